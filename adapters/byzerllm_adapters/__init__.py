@@ -1,0 +1,1 @@
+"""How one model family is loaded, prompted and served. Imports nothing heavy."""

@@ -1,0 +1,114 @@
+"""The default adapter: any causal language model that transformers loads, or a peft adapter on one.
+
+A family that differs takes what it needs from here and replaces the rest (see `llama2`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from byzerllm_adapters import loading
+from byzerllm_adapters.contract import ChatStream, Message
+from byzerllm_adapters.conversations import encode_prompt, frame
+from byzerllm_adapters.engines.generate import Sampling, generate
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.loading import fast_bf16, load_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["DEFAULT_TEMPLATE", "fast_bf16", "init_model", "load_model", "load_tokenizer", "stream_chat"]
+
+# The space before an answer is part of what is generated: " Hello" is one token of a byte-level BPE, while a prompt
+# that ended in a space would leave the model a start that it never saw.
+DEFAULT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' and loop.first %}{{ message['content'] + '\\n\\n' }}"
+    "{% elif message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\\n' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ 'Assistant:' }}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}{{ '\\n' }}"
+    "{% else %}{{ raise_exception('a system message comes first; the other roles are user and assistant') }}"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""For a tokenizer without a template; it needs no special token but the end of sequence."""
+
+load_tokenizer = partial(loading.load_tokenizer, template=DEFAULT_TEMPLATE)
+
+
+class LoadTokenizer(Protocol):
+    """`load_tokenizer` of a family."""
+
+    def __call__(self, model_dir: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+        """Return the folder's tokenizer, with a chat template."""
+        ...
+
+
+def init_model(
+    model_dir: str,
+    infer_params: Mapping[str, str] | None = None,
+    sys_conf: Mapping[str, str] | None = None,
+    *,
+    load_tokenizer: LoadTokenizer = load_tokenizer,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model folder for serving and bind `stream_chat` to the model.
+
+    Args:
+        infer_params: The statement's keys. Read here: `trust_remote_code`, `quatization` (or `quantization`: false, 4,
+            8, nf4), `infer.bool.load_in_4bit`.
+        sys_conf: The session's settings; none matters here.
+
+    Raises:
+        ByzerError: The folder does not load; see `loading.load_model`.
+    """
+    params = infer_params or {}
+    trust = _flag(params, "trust_remote_code")
+    tokenizer = load_tokenizer(model_dir, trust_remote_code=trust)
+    model = load_model(model_dir, trust_remote_code=trust, quantization=_quantization(params))
+    model.stream_chat = MethodType(stream_chat, model)
+    return model, tokenizer
+
+
+def stream_chat(
+    self: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ins: str,
+    his: Sequence[Message] = (),
+    max_length: int = 4090,
+    top_p: float = 0.95,
+    temperature: float = 0.1,
+    **kwargs: Any,
+) -> ChatStream:
+    """Answer `ins`, which follows the conversation `his`.
+
+    Args:
+        max_length: The most tokens of prompt and answer together; the model's own context limits it further.
+        top_p: Sample from the likeliest tokens that together have this probability.
+        temperature: 0 takes the likeliest token always.
+        **kwargs: `max_new_tokens` (the most tokens of the answer), `top_k` (0: no limit).
+
+    Raises:
+        ByzerError: A parameter is unknown or out of range, the template refuses the conversation, or the prompt is too
+            long. What goes wrong later is raised by the stream.
+    """
+    sampling = Sampling.of(max_length=max_length, top_p=top_p, temperature=temperature, **kwargs)
+    ids = encode_prompt(tokenizer, [*his, Message(role="user", content=ins)])
+    return generate(self, tokenizer, ids, sampling, frame(tokenizer))
+
+
+def _quantization(params: Mapping[str, str]) -> str | None:
+    kind = str(params.get("quatization", params.get("quantization", "false"))).lower()
+    if kind == "false":
+        return "nf4" if _flag(params, "infer.bool.load_in_4bit") else None
+    return kind
+
+
+def _flag(params: Mapping[str, str], name: str) -> bool:
+    value = str(params.get(name, "false")).lower()
+    if value not in ("true", "false"):
+        raise ByzerError(f"{name} is {params[name]!r}", do='write "true" or "false"')
+    return value == "true"

@@ -1,0 +1,145 @@
+"""Connecting this kernel to Ray: the embedded cluster, or the one whose address is given."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from byzerllm_adapters.errors import ByzerError
+
+from . import embedded
+
+NAMESPACE = "byzerllm"
+
+
+@dataclass(frozen=True)
+class ClusterInfo:
+    """What a setup card shows.
+
+    Attributes:
+        address: ``host:port`` of the cluster.
+        embedded: Whether it is this user's own on this machine.
+        dashboard: Address of its dashboard; empty when unknown.
+        nodes: Live nodes.
+        total: Resources in all: ``CPU``, ``GPU``, ``memory`` (bytes).
+        free: The same, not reserved by anything.
+    """
+
+    address: str
+    embedded: bool
+    dashboard: str
+    nodes: int
+    total: dict[str, float]
+    free: dict[str, float]
+
+
+def is_connected() -> bool:
+    """Whether this process is connected to Ray; does not import it."""
+    import sys
+
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def connect(address: str | None = None, *, num_cpus: int | None = None) -> ClusterInfo:
+    """Connect to ``address`` (else ``RAY_ADDRESS``, else the embedded cluster, started when there is none).
+
+    Call it on a thread that stays: when the thread that connected ends, Ray's next call hangs.
+
+    Raises:
+        ByzerError: no cluster there, another one is connected already, or the token is missing or wrong.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if is_connected():
+        return _refuse_another(address)
+    os.environ.update(embedded.ENVIRONMENT)
+    if address:
+        _init(address)
+        return cluster_info()
+    cluster = embedded.find()
+    if cluster is None:
+        starting = embedded.Starting(num_cpus)
+        import ray  # noqa: F401 - takes seconds, as does the start
+
+        cluster = starting.finish()
+    _init(cluster.address)
+    return cluster_info()
+
+
+def cluster_info() -> ClusterInfo:
+    """Describe the cluster that this process is connected to."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    own = embedded.find()
+    is_own = own is not None and own.address == address
+    url = ray.worker.get_dashboard_url()
+    return ClusterInfo(
+        address=address,
+        embedded=is_own,
+        dashboard=f"http://{url}" if url else "",
+        nodes=sum(node["Alive"] for node in ray.nodes()),
+        total=ray.cluster_resources(),
+        free=ray.available_resources(),
+    )
+
+
+def disconnect() -> None:
+    """Leave the cluster; it goes on."""
+    if is_connected():
+        import ray
+
+        ray.shutdown()
+
+
+def shutdown() -> bool:
+    """Disconnect, and end the embedded cluster; return whether there was one."""
+    disconnect()
+    cluster = embedded.find()
+    if cluster is None:
+        return False
+    embedded.stop(cluster)
+    return True
+
+
+def _init(address: str) -> Any:
+    import ray
+
+    if not os.environ.get("RAY_AUTH_TOKEN") and not embedded.token_file().exists():
+        raise ByzerError(
+            f"the cluster at {address} asks for a token and there is none in {embedded.token_file()}",
+            do="copy the file of that name from the cluster's head node",
+        )
+    try:
+        return ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            log_to_driver=False,  # a worker's prints would land in whatever cell runs
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError) as error:
+        raise ByzerError(
+            f"no Ray cluster answers at {address}",
+            where=str(error).strip().splitlines()[0][:200],
+            do="is it running, is this machine a node of it, and is the token in "
+            f"{embedded.token_file()} its own? From elsewhere, run a kernel on one of its nodes",
+        ) from None
+
+
+def _refuse_another(address: str | None) -> ClusterInfo:
+    """Return what is connected, unless that is another cluster than ``address`` or it is gone."""
+    import ray
+
+    try:
+        info = cluster_info()
+    except Exception as error:  # noqa: BLE001 - Ray raises many kinds when its processes are gone
+        ray.shutdown()
+        raise ByzerError(
+            "the connection to the Ray cluster is lost", where=str(error)[:200], do="run the cell again to connect anew"
+        ) from None
+    if address and address not in (info.address, "auto"):
+        raise ByzerError(
+            f"this kernel is connected to {info.address}", do='"%byzerllm shutdown" first, or restart the kernel'
+        )
+    return info

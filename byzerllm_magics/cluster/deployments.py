@@ -1,0 +1,215 @@
+"""Deployed models: one Ray Serve application each, named ``OWNER/udfName``. Serve is the truth; this only asks it."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.infer_parameters import InferParameters
+
+from .replica import Replica
+
+REPLICA_CPUS = 0.1
+"""A CPU replica's reservation: small, so that a deployed model and a two-worker job fit on two cores."""
+
+_serve_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model that answers.
+
+    Attributes:
+        name: Its name in the cell, ``udfName``.
+        owner: Whose it is.
+        status: Serve's word: ``RUNNING``, ``DEPLOYING``, …
+        replicas: How many replicas run.
+        deployed: When it was deployed, unix seconds.
+    """
+
+    name: str
+    owner: str
+    status: str
+    replicas: int
+    deployed: float
+
+    @property
+    def application(self) -> str:
+        """The Serve application's name."""
+        return f"{self.owner}/{self.name}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return the model's folder, type and parameter count."""
+        from ray import serve
+
+        described: dict[str, Any] = serve.get_app_handle(self.application).describe.remote().result(timeout_s=60)
+        return described
+
+    def stream(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield ``{"text": so far, "extra": …}`` as it is generated. Closing the generator frees the replica.
+
+        Raises:
+            ByzerError: the request cannot be answered, or the replica died.
+        """
+        from ray import serve
+        from ray.exceptions import RayError, RayTaskError
+
+        handle = serve.get_app_handle(self.application).options(stream=True)
+        response = handle.chat.remote(dict(request))
+        ended = False
+        try:
+            yield from response
+            ended = True
+        except RayTaskError as error:
+            ended = True
+            raise _cause(error) from None
+        except RayError as error:
+            raise ByzerError(
+                f"model {self.name!r} stopped answering: {type(error).__name__}",
+                do='"%byzerllm models" shows its state; ask again when it is RUNNING',
+            ) from None
+        finally:
+            if not ended:
+                response.cancel()
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        printer.text(f"model {self.name!r} ({self.status}, {self.replicas} replica{'s' * (self.replicas != 1)})")
+
+
+def ensure_serve() -> None:
+    """Start Serve without HTTP proxies, once; takes seconds, so `setup` begins it in the background."""
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    with _serve_lock:
+        serve.start(http_options=HTTPOptions(location="NoServer"))
+
+
+def deploy(
+    parameters: InferParameters, raw: Mapping[str, str], *, sys_conf: Mapping[str, str], owner: str
+) -> Deployment:
+    """Deploy a model and wait until it answers.
+
+    Args:
+        parameters: The statement's keys, validated.
+        raw: The same as text, as an adapter gets them.
+        sys_conf: The session's settings as text.
+        owner: Part of the application's name.
+
+    Raises:
+        ByzerError: the model does not load (the adapter's own error), or there is no room for it.
+    """
+    import ray
+    from ray import serve
+
+    ensure_serve()
+    gpus = float(sys_conf["num_gpus"]) if ray.cluster_resources().get("GPU") else 0.0
+    cpus = float(sys_conf.get("num_cpus") or (1.0 if gpus else REPLICA_CPUS))
+    _check_room(cpus, gpus)
+    application = serve.deployment(
+        Replica,
+        name="model",
+        num_replicas=int(sys_conf["maxConcurrency"]),
+        max_ongoing_requests=64,
+        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
+    ).bind(dict(raw), dict(sys_conf), _threads())
+    name = f"{owner}/{parameters.udf_name}"
+    serve.run(application, name=name, route_prefix=None)
+    try:
+        deployment = get(parameters.udf_name, owner)
+        deployment.describe()
+    except Exception as error:
+        serve.delete(name)
+        raise _cause(error) from None
+    return deployment
+
+
+def listed(owner: str | None = None) -> list[Deployment]:
+    """All deployed models (of ``owner``), the last deployed first."""
+    from ray import serve
+
+    with _serve_lock:
+        applications = serve.status().applications
+    found = []
+    for name, status in applications.items():
+        whose, _, model = name.partition("/")
+        if model and owner in (None, whose):
+            replicas = sum(sum(d.replica_states.values()) for d in status.deployments.values())
+            found.append(Deployment(model, whose, status.status.value, replicas, status.last_deployed_time_s))
+    return sorted(found, key=lambda d: -d.deployed)
+
+
+def get(name: str, owner: str) -> Deployment:
+    """Return one's own deployed model.
+
+    Raises:
+        ByzerError: there is none of that name; the nearest name and what runs instead.
+    """
+    mine = {d.name: d for d in listed(owner)}
+    if name in mine:
+        return mine[name]
+    near = difflib.get_close_matches(name, mine, n=1)
+    running = f"deployed: {', '.join(mine)}" if mine else "nothing is deployed"
+    foreign = [d for d in listed() if d.name == name]
+    if foreign:
+        running = f"a model of that name belongs to {foreign[0].owner}; {running}"
+    raise ByzerError(f"no model {name!r}", where=running, do=f'did you mean "{near[0]}"?' if near else _how_to_deploy())
+
+
+def undeploy(name: str, owner: str, seconds: float = 30.0) -> None:
+    """Delete a deployment and wait until it is gone.
+
+    Raises:
+        ByzerError: there is none of that name.
+    """
+    from ray import serve
+
+    serve.delete(get(name, owner).application)
+    deadline = time.monotonic() + seconds
+    while any(d.name == name for d in listed(owner)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _how_to_deploy() -> str:
+    return '%%byzerllm run with action="infer", pretrainedModelType, localModelDir and udfName deploys one'
+
+
+def _threads() -> int:
+    import psutil
+
+    return psutil.cpu_count(logical=False) or 1
+
+
+def _check_room(cpus: float, gpus: float) -> None:
+    """Refuse what no node could ever hold.
+
+    Raises:
+        ByzerError: with what there is.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        most = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
+        raise ByzerError(
+            f"a replica takes {gpus:g} GPUs and {cpus:g} CPUs, and no node has that many",
+            where=f"the largest node has {most.get('GPU', 0):g} GPUs and {most.get('CPU', 0):g} CPUs",
+            do='lower "num_gpus" or "num_cpus" (setup)',
+        )
+
+
+def _cause(error: Exception) -> Exception:
+    """Return what a replica raised, as the user's error."""
+    from ray.exceptions import RayTaskError
+
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        if isinstance(cause, ByzerError):
+            return cause
+        return ByzerError(f"{type(cause).__name__}: {cause}")
+    return error

@@ -1,0 +1,200 @@
+"""The embedded cluster: Ray on this machine, started outside the kernel, so that it outlives it.
+
+One per user. Its address and process ids are kept in the state folder: the next kernel finds it there, and
+`stop` ends exactly those processes, never Ray's machine-wide ``ray stop``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from byzerllm_adapters.errors import ByzerError
+
+from ..state_folder import state_folder
+
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",  # a driver that is given an address does not turn it on by itself
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps every listener on the loopback address
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+START_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class EmbeddedCluster:
+    """A running embedded cluster.
+
+    Attributes:
+        address: ``host:port`` for ``ray.init``.
+        dashboard: The dashboard's address in a browser on this machine.
+        processes: Process id -> creation time of all its processes: an id alone may be reused.
+    """
+
+    address: str
+    dashboard: str
+    processes: dict[int, float]
+
+    def is_running(self) -> bool:
+        """Whether all its processes live."""
+        return all(_lives(pid, created) for pid, created in self.processes.items())
+
+
+def find() -> EmbeddedCluster | None:
+    """Return this user's embedded cluster, if it runs; what is left of a broken one is ended."""
+    path = _record()
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    processes = {int(pid): created for pid, created in content.pop("processes").items()}
+    cluster = EmbeddedCluster(processes=processes, **content)
+    if cluster.is_running():
+        return cluster
+    stop(cluster)
+    return None
+
+
+class Starting:
+    """An embedded cluster on its way up, so that the kernel can import Ray meanwhile.
+
+    Args:
+        num_cpus: CPUs that Ray counts; None: as many as there are.
+    """
+
+    def __init__(self, num_cpus: int | None = None) -> None:
+        ensure_token()
+        self._port, self._dashboard, client = _free_ports(3)
+        # a short path: Ray puts Unix sockets below it, and their paths may have 107 characters
+        self._temp = Path(tempfile.mkdtemp(prefix="byzer-"))
+        self._log = state_folder() / "ray-start.log"
+        command = [
+            str(_ray()), "start", "--head", "--node-ip-address=127.0.0.1", f"--port={self._port}",
+            "--dashboard-host=127.0.0.1", f"--dashboard-port={self._dashboard}",
+            f"--ray-client-server-port={client}", f"--temp-dir={self._temp}", "--disable-usage-stats",
+        ]  # fmt: skip
+        if num_cpus:
+            command.append(f"--num-cpus={num_cpus}")
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=os.environ | ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # an interrupt of the notebook must not reach it
+            )
+
+    def finish(self) -> EmbeddedCluster:
+        """Wait until it is up and record it.
+
+        Raises:
+            ByzerError: Ray did not start; its last words and its log.
+        """
+        try:
+            code = self._process.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = -1
+        processes = _processes_of(self._temp)
+        cluster = EmbeddedCluster(
+            f"127.0.0.1:{self._port}", f"http://127.0.0.1:{self._dashboard}", processes
+        )
+        if code:
+            stop(cluster)
+            last = [line for line in self._log.read_text().splitlines() if line.strip()][-1:]
+            raise ByzerError("the embedded Ray cluster did not start", where=" ".join(last), do=f"see {self._log}")
+        _record().write_text(json.dumps(asdict(cluster)))
+        return cluster
+
+
+def stop(cluster: EmbeddedCluster, seconds: float = 10.0) -> None:
+    """End the cluster's processes: politely, then by force after ``seconds``."""
+    import psutil
+
+    _record().unlink(missing_ok=True)
+    doomed = [psutil.Process(pid) for pid, created in cluster.processes.items() if _lives(pid, created)]
+    for process in list(doomed):  # a raylet's workers end with it, but not at once
+        doomed += [child for child in process.children(recursive=True) if child not in doomed]
+    for process in doomed:
+        _signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(doomed, timeout=seconds)
+    for process in alive:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=seconds)
+
+
+def token_file() -> Path:
+    """Where Ray keeps the token that every connection needs."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+
+
+def ensure_token() -> None:
+    """Let Ray create its token when there is none; it is never printed."""
+    if os.environ.get("RAY_AUTH_TOKEN") or token_file().exists():
+        return
+    subprocess.run([str(_ray()), "get-auth-token", "--generate"], check=True, capture_output=True)
+
+
+def _ray() -> Path:
+    """Return the ``ray`` command of this very environment."""
+    beside = Path(sys.executable).with_name("ray")
+    found = beside if beside.exists() else shutil.which("ray")
+    if not found:
+        raise ByzerError("the ray command is not installed beside this Python", do="pip install 'ray[default,serve]'")
+    return Path(found)
+
+
+def _record() -> Path:
+    return state_folder() / "embedded.json"
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _processes_of(temp: Path) -> dict[int, float]:
+    """Find the daemons that serve the cluster below ``temp`` by their command lines; workers come and go."""
+    import psutil
+
+    found = {}
+    for process in psutil.process_iter(["cmdline", "create_time"]):
+        arguments = process.info["cmdline"] or []
+        if any(str(temp) in argument for argument in arguments) and "default_worker.py" not in " ".join(arguments):
+            found[process.pid] = process.info["create_time"]
+    return found
+
+
+def _lives(pid: int, created: float) -> bool:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signal(process: object, number: int) -> None:
+    import psutil
+
+    assert isinstance(process, psutil.Process)
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+

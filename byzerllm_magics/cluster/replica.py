@@ -1,0 +1,135 @@
+"""What runs inside Ray Serve: one replica of a deployed model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from byzerllm_adapters.errors import ByzerError
+
+Answer = dict[str, Any]
+"""One message of a stream: ``text`` so far, and ``extra`` (with the last one the counts and times)."""
+
+
+class Replica:
+    """A loaded model that answers one conversation at a time; others wait in line.
+
+    Args:
+        infer_params: The statement's keys.
+        sys_conf: The session's settings.
+        threads: Threads to compute with on a CPU.
+
+    A model that does not load is told by `describe`, with the adapter's own error: a constructor that raises would be
+    tried again by Serve for a minute, and its error lost in a log.
+    """
+
+    def __init__(self, infer_params: Mapping[str, str], sys_conf: Mapping[str, str], threads: int) -> None:
+        self._infer_params = dict(infer_params)
+        self._error: ByzerError | None = None
+        self._turn = asyncio.Lock()
+        try:
+            import torch
+
+            from byzerllm_adapters import registry
+
+            torch.set_num_threads(threads)
+            adapter = registry.find(infer_params["pretrainedModelType"])
+            self._model, self._tokenizer = adapter.init_model(
+                infer_params["localModelDir"], dict(infer_params), dict(sys_conf)
+            )
+        except ByzerError as error:
+            self._error = error
+        except Exception as error:  # noqa: BLE001 - a user's adapter may raise anything; its place is what helps
+            self._error = _as_user_error(error)
+
+    async def describe(self) -> dict[str, Any]:
+        """Return the model's folder, type and parameter count.
+
+        Raises:
+            ByzerError: the model did not load.
+        """
+        if self._error is not None:
+            raise self._error
+        count = sum(p.numel() for p in self._model.parameters()) if hasattr(self._model, "parameters") else None
+        return {
+            "localModelDir": self._infer_params["localModelDir"],
+            "pretrainedModelType": self._infer_params["pretrainedModelType"],
+            "parameters": count,
+        }
+
+    async def chat(self, request: Mapping[str, Any]) -> AsyncIterator[Answer]:
+        """Stream the answer to a request as it is generated.
+
+        Args:
+            request: ``instruction``, ``history``, and any of ``max_length``, ``top_p``, ``temperature`` and
+                ``generation.X``.
+
+        Cancelling the call stops the generation within one token and frees the replica.
+        """
+        async with self._turn:
+            queue: asyncio.Queue[Answer | BaseException | None] = asyncio.Queue()
+            stream = _Pump(self._stream(request), queue, asyncio.get_running_loop())
+            try:
+                while (item := await queue.get()) is not None:
+                    if isinstance(item, BaseException):
+                        raise item
+                    yield item
+            finally:
+                stream.cancel()
+
+    def _stream(self, request: Mapping[str, Any]) -> Any:
+        options = {k: request[k] for k in ("max_length", "top_p", "temperature") if k in request}
+        for key, value in request.items():
+            prefix, _, name = key.partition(".")
+            if prefix in ("generation", "gen") and name:
+                options[name] = value
+        return lambda: self._model.stream_chat(
+            self._tokenizer, request["instruction"], list(request.get("history", [])), **options
+        )
+
+
+class _Pump:
+    """Iterates over an adapter's answer on a thread and hands each item to the event loop."""
+
+    def __init__(self, start: Any, queue: asyncio.Queue[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._start, self._queue, self._loop = start, queue, loop
+        self._cancelled = threading.Event()
+        self._result: Any = None
+        threading.Thread(target=self._run, name="chat", daemon=True).start()
+
+    def cancel(self) -> None:
+        """Stop generating; harmless after the end."""
+        self._cancelled.set()
+        close = getattr(self._result, "close", None)
+        if close is not None and not hasattr(self._result, "gi_frame"):  # a generator is closed by its own thread
+            close()
+
+    def _run(self) -> None:
+        from byzerllm_adapters.contract import answer_stream
+
+        try:
+            self._result = self._start()
+            for text, extra in answer_stream(self._result):
+                if self._cancelled.is_set():
+                    break
+                self._put({"text": text, "extra": extra})
+            self._put(None)
+        except ByzerError as error:
+            self._put(error)
+        except Exception as error:  # noqa: BLE001 - it reaches the cell
+            self._put(_as_user_error(error))
+
+    def _put(self, item: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+
+
+def _as_user_error(error: Exception) -> ByzerError:
+    """Return any exception as one with the file and line where it was raised."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    return ByzerError(f"{type(error).__name__}: {error}", where=where)

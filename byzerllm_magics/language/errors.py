@@ -1,0 +1,79 @@
+"""How a problem in a cell is shown: what is wrong, the source line with a caret below it, what to do."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from byzerllm_adapters.errors import ByzerError
+
+from .statements import Span
+
+SOURCE_WIDTH = 90
+"""Columns of a source line that are shown; a longer one is clipped around the caret."""
+
+OTHERS_NAMED = 5
+"""Further problems that are named in an error; the rest are counted."""
+
+Problem = tuple[Span, str, str]
+"""Where it is, what is wrong, what to do."""
+
+
+class LanguageError(ByzerError):
+    """A cell that cannot be read, or a parameter of it that cannot be used."""
+
+
+def problem_error(text: str, problems: Sequence[Problem]) -> LanguageError:
+    """Return one error for all problems of a cell: the first with its source line, the others by name.
+
+    Args:
+        text: The cell's text, that the spans point into.
+        problems: At least one, in any order.
+
+    """
+    assert problems, "an error needs a problem"
+    in_order = sorted(problems, key=lambda problem: problem[0].start)
+    (span, what, do), *others = [(span, " ".join(what.split("\n")), do) for span, what, do in in_order]
+    if others:
+        what = f"{what} (+{len(others)} more: {_named(others)})"
+    return LanguageError(what, where=_place(text, span), do=do)
+
+
+def _named(problems: Sequence[Problem]) -> str:
+    names = [f"line {span.line}: {_clipped(what, 0, 60)[0]}" for span, what, _ in problems[:OTHERS_NAMED]]
+    return "; ".join([*names, "…"] if len(problems) > OTHERS_NAMED else names)
+
+
+def _place(text: str, span: Span) -> str:
+    """Return the position, the source line and a caret below it (without the text: the position alone)."""
+    position = f"line {span.line}, column {span.column}:"
+    lines = text.split("\n")
+    if not text or span.line > len(lines):
+        return position.rstrip(":")
+    source = lines[span.line - 1].rstrip("\r").replace("\t", " ")
+    begin = span.column - 1
+    end = span.end_column - 1 if span.end_line == span.line else len(source)
+    shown, caret = _clipped(source, begin, SOURCE_WIDTH)
+    marked = shown[caret : caret + max(1, end - begin)]
+    carets = "^" * max(1, display_width(marked))
+    return f"{position}\n    {shown}\n    {' ' * display_width(shown[:caret])}{carets}"
+
+
+def _clipped(line: str, begin: int, width: int) -> tuple[str, int]:
+    """Return at most `width` columns of a line that hold the character `begin`, and where that one is now."""
+    first = 0
+    while first < begin and display_width(line[first:begin]) > width * 2 // 3:
+        first += 1
+    head = "…" if first else ""
+    shown = ""
+    for character in line[first:]:
+        if display_width(head + shown + character) > width - 1:
+            return f"{head}{shown}…", begin - first + len(head)
+        shown += character
+    return head + shown, begin - first + len(head)
+
+
+def display_width(text: str) -> int:
+    """Return a text's columns in a monospaced font: wide characters take two, combining ones none."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)

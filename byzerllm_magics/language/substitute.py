@@ -1,0 +1,73 @@
+"""`${name}` inside values: replaced once, what comes in is never read again."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from .errors import Problem, problem_error
+from .statements import Assignment, ModelCommand, RunLLM, Setup, SetVariable, Span, Statement
+
+_REFERENCE = re.compile(r"\$\{\s*([^\W\d]\w*)\s*\}")
+
+Lookup = Callable[[str], str | None]
+
+
+def substitute(
+    statement: Statement, lookup: Lookup, *, names: Iterable[str] = (), text: str = ""
+) -> Statement:
+    """Return the statement with each `${name}` in its values replaced by what `lookup` returns for it.
+
+    Args:
+        statement: As parsed from the cell.
+        lookup: The text for a name, or None when it is undefined.
+        names: Defined names, for the suggestion.
+        text: The cell; with it, an error shows the source line.
+
+    Raises:
+        LanguageError: Names are undefined; it names all of them.
+
+    """
+    problems: list[Problem] = []
+    known = tuple(names)
+
+    def replaced(value: str, span: Span) -> str:
+        def one(match: re.Match[str]) -> str:
+            found = lookup(match[1])
+            if found is None:
+                problems.append(_undefined(match[1], _reference_span(text, span, match[1]), known))
+                return match[0]
+            return found
+
+        return _REFERENCE.sub(one, value)
+
+    def each(assignments: tuple[Assignment, ...]) -> tuple[Assignment, ...]:
+        return tuple(replace(a, value=replaced(a.value, a.value_span)) for a in assignments)
+
+    result: Statement
+    match statement:
+        case Setup():
+            result = replace(statement, settings=each(statement.settings))
+        case RunLLM():
+            result = replace(statement, parameters=each(statement.parameters))
+        case SetVariable():
+            result = replace(statement, value=replaced(statement.value, statement.value_span))
+        case ModelCommand():
+            result = statement
+    if problems:
+        raise problem_error(text, problems)
+    return result
+
+
+def _reference_span(text: str, value: Span, name: str) -> Span:
+    """Return where `${name}` stands inside a value, or the value's own span if the text is not at hand."""
+    found = re.compile(rf"\$\{{\s*{name}\s*\}}").search(text, value.start, value.end)
+    return Span.of(text, found.start(), found.end()) if found else value
+
+
+def _undefined(name: str, span: Span, names: tuple[str, ...]) -> Problem:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean ${{{near[0]}}}? Otherwise define" if near else "define"
+    return span, f"${{{name}}} is not defined", f"{hint} it before this cell: set {name} = '''…''';"

@@ -1,0 +1,47 @@
+"""From the assignments of a cell to checked parameters: which declaration, and errors with a caret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from byzerllm_adapters.parameters import ParameterError, Problem
+
+from ..language import LanguageError, RunLLM, Setup, Span, problem_error
+
+ACTIONS: Mapping[str, Literal["infer", "train"]] = {"infer": "infer", "finetune": "train"}
+_LATER = ("merge", "convert", "evaluate")
+
+
+def route(raw: Mapping[str, object]) -> Literal["infer", "train"]:
+    """Return whether these keys deploy or train: `action` says it, and without one they train, as in Byzer.
+
+    Raises:
+        ParameterError: The action is not one of this version.
+
+    """
+    action = str(raw.get("action", "finetune"))
+    if action in ACTIONS:
+        return ACTIONS[action]
+    what = (
+        f"{action} is not an action"
+        if action not in _LATER
+        else f"the action {action} is not spoken here yet"
+    )
+    raise ParameterError((Problem("action", what, 'write action="infer" to deploy, or "finetune" to train'),))
+
+
+def at_the_caret(error: ParameterError, text: str, statement: RunLLM | Setup) -> LanguageError:
+    """Return the error with the place of each problem in the cell.
+
+    Args:
+        error: Of `read` or `configure`, on the statement's keys and values.
+        text: The cell.
+        statement: A problem whose key it does not hold (a missing one) is shown at its beginning.
+
+    """
+    assignments = statement.settings if isinstance(statement, Setup) else statement.parameters
+    spans = {a.key: Span.of(text, a.key_span.start, a.value_span.end) for a in assignments}
+    if isinstance(statement, Setup) and statement.mode is not None and statement.mode_span is not None:
+        spans[statement.mode] = statement.mode_span
+    return problem_error(text, [(spans.get(p.key, statement.span), p.what, p.do) for p in error.problems])

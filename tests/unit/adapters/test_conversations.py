@@ -1,0 +1,248 @@
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from byzerllm_adapters.conversations import (
+    Frame,
+    encode_conversation,
+    encode_prompt,
+    encode_row,
+    encode_text,
+    ensure_template,
+    frame,
+    render,
+)
+from byzerllm_adapters.errors import ByzerError
+
+KINDS = ["bytes", "metaspace"]
+MARKED = ["default", "llama2"]
+UNMARKED = ["chatml", "llama3", "inst"]
+
+
+def turns(*texts, system=None):
+    """Alternating user and assistant turns, after a system message if there is one."""
+    head = [{"role": "system", "content": system}] if system else []
+    return head + [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+FRAGMENTS = [" ", "\n", ":", "Hello", "</s>", "<s>", "[INST]", "你好", "<|im_end|>", "<|eot|>", "User:", "Assistant:"]
+text = (
+    st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.characters(codec="utf-8")), min_size=1, max_size=8)
+    .map("".join)
+    .filter(str.strip)
+)
+conversations = st.builds(
+    lambda pairs, system: turns(*[t for pair in pairs for t in pair], system=system),
+    st.lists(st.tuples(text, text), min_size=1, max_size=3),
+    st.one_of(st.none(), text),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("template", MARKED + UNMARKED)
+@settings(max_examples=40, deadline=None)
+@given(messages=conversations)
+def test_every_prompt_is_the_prefix_of_what_was_trained(tokenizers, kind, template, messages):
+    tokenizer = tokenizers(kind, template)
+    trained = encode_conversation(tokenizer, messages)
+    assert len(trained.ids) == len(trained.mask)
+    starts = [i for i, on in enumerate(trained.mask) if on and not (i and trained.mask[i - 1])]
+    answers = [k for k, m in enumerate(messages) if m["role"] == "assistant"]
+    assert len(starts) == len(answers)
+    for start, k in zip(starts, answers, strict=True):
+        assert encode_prompt(tokenizer, messages[:k]) == trained.ids[:start]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("template", MARKED + UNMARKED)
+def test_each_learned_run_is_one_answer_and_its_end_token(tokenizers, kind, template):
+    tokenizer = tokenizers(kind, template)
+    encoded = encode_conversation(tokenizer, turns("Hello", "Paris is.", "And?", "你好", system="You are."))
+    runs, previous = [], False
+    for token, on in zip(encoded.ids, encoded.mask, strict=True):
+        if on:
+            runs[-1:] = [[*runs[-1], token]] if previous else [*runs[-1:], [token]]
+        previous = on
+    assert [tokenizer.decode(run, skip_special_tokens=True).strip() for run in runs] == ["Paris is.", "你好"]
+    assert [run[-1] for run in runs] == [frame(tokenizer).end_id] * 2
+    assert all(run.count(frame(tokenizer).end_id) == 1 for run in runs)
+
+
+def test_the_mask_of_a_conversation_token_by_token(tokenizers):
+    tokenizer = tokenizers("bytes", "chatml")
+    encoded = encode_conversation(tokenizer, turns("Hi", "Yo", "a", "b"))
+    pieces = [tokenizer.decode([token]) for token in encoded.ids]
+    learned = "".join(f"[{piece}]" if on else piece for piece, on in zip(pieces, encoded.mask, strict=True))
+    learned = learned.replace("][", "")
+    assert learned == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n[Yo<|im_end|>]\n"
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[b<|im_end|>]\n"
+    )
+
+
+def test_no_merge_crosses_the_border_of_a_prompt(tokenizers):
+    tokenizer = tokenizers("bytes", "chatml")
+    assert len(tokenizer.encode("lo there", add_special_tokens=False)) < 8  # there is something to merge
+    tokenizer = tokenizers("bytes", None, eos_token="</s>")
+    tokenizer.chat_template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
+    encoded = encode_conversation(tokenizer, turns("Hel", "lo"))
+    assert encoded.ids != tokenizer.encode("Hello</s>", add_special_tokens=False)
+    assert tokenizer.decode([i for i, on in zip(encoded.ids, encoded.mask, strict=True) if on]) == "lo</s>"
+
+
+def test_the_answer_starts_with_the_token_that_a_byte_level_model_would_write(tokenizers):
+    tokenizer = tokenizers("bytes", "default")
+    encoded = encode_conversation(tokenizer, turns("Hi", "Hello"))
+    first = encoded.ids[encoded.mask.index(True)]
+    assert tokenizer.decode([first]) == " Hello"
+
+
+@pytest.mark.parametrize(("template", "learned"), [("default", "▁Hello</s>"), ("chatml", "Hello<|im_end|>")])
+def test_sentencepiece_puts_no_space_of_its_own_before_an_answer(tokenizers, template, learned):
+    tokenizer = tokenizers("metaspace", template)
+    encoded = encode_conversation(tokenizer, turns("Hi", "Hello"))
+    ids = [token for token, on in zip(encoded.ids, encoded.mask, strict=True) if on]
+    assert "".join(tokenizer.convert_ids_to_tokens(ids)) == learned
+
+
+@pytest.mark.parametrize(
+    ("kind", "template", "times"),
+    [
+        ("metaspace", "chatml", 1),  # the tokenizer writes it, the template does not
+        ("metaspace", "default", 1),  # both do
+        ("bytes", "default", 1),  # only the template does
+        ("bytes", "chatml", 0),  # neither does
+    ],
+)
+def test_bos_comes_once_where_template_or_tokenizer_writes_it(tokenizers, kind, template, times):
+    tokenizer = tokenizers(kind, template)
+    encoded = encode_conversation(tokenizer, turns("a", "b", "c", "d"))
+    prompt = encode_prompt(tokenizer, turns("a"))
+    assert encoded.ids.count(tokenizer.bos_token_id) == prompt.count(tokenizer.bos_token_id) == times
+    assert (encoded.ids[0] == tokenizer.bos_token_id) == bool(times)
+    assert not encoded.mask[0]
+
+
+def test_an_answer_that_quotes_the_end_token_is_learned_to_its_real_end(tokenizers):
+    for template in ("chatml", "llama2"):
+        tokenizer = tokenizers("bytes", template)
+        end = frame(tokenizer).end
+        encoded = encode_conversation(tokenizer, turns("q", f"it is {end} here", "thanks", "ok"))
+        learned = [token for token, on in zip(encoded.ids, encoded.mask, strict=True) if on]
+        assert learned.count(frame(tokenizer).end_id) == 3
+        assert "here" in tokenizer.decode(learned)
+        assert "thanks" not in tokenizer.decode(learned)
+
+
+def test_an_empty_answer_of_white_space_is_still_ended(tokenizers):
+    encoded = encode_conversation(tokenizers("bytes", "llama3"), turns("q", " \n "))
+    assert sum(encoded.mask) == 1
+
+
+def test_truncation_cuts_at_the_right_and_may_leave_nothing_to_learn(tokenizers):
+    tokenizer = tokenizers()
+    whole = encode_conversation(tokenizer, turns("Hello there", "Hello"))
+    cut = encode_conversation(tokenizer, turns("Hello there", "Hello"), max_length=4)
+    assert cut.ids == whole.ids[:4]
+    assert cut.mask == [False] * 4
+    assert encode_conversation(tokenizer, turns("Hello there", "Hello"), max_length=999) == whole
+
+
+def test_a_template_that_never_ends_an_answer_is_refused(tokenizers):
+    tokenizer = tokenizers("bytes", None, eos_token="</s>")
+    for answer in ("{{ m.content }}", "{% generation %}{{ m.content }}{% endgeneration %}{{ eos_token }}"):
+        tokenizer.chat_template = (
+            "{% for m in messages %}{% if m.role == 'user' %}{{ 'Q' + m.content }}{% else %}" + answer + "{% endif %}{% endfor %}"
+        )
+        with pytest.raises(ByzerError, match="no end-of-turn token follows the answer in message 2"):
+            encode_conversation(tokenizer, turns("q", "a"))
+
+
+def test_only_the_last_answer_ended_is_refused(tokenizers):
+    tokenizer = tokenizers("bytes", None, eos_token="</s>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' and loop.last %}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    encode_conversation(tokenizer, turns("q", "a"))
+    with pytest.raises(ByzerError, match="message 2"):
+        encode_conversation(tokenizer, turns("q", "a", "r", "b"))
+
+
+def test_a_template_that_rewrites_earlier_turns_serves_but_does_not_train(tokenizers):
+    tokenizer = tokenizers("bytes", None, eos_token="</s>")
+    tokenizer.chat_template = (  # the system message moves to the last question, as in some Mistral templates
+        "{% for m in messages %}{% if m.role == 'user' %}{% if loop.index > messages|length - 2 %}{{ 'S' }}{% endif %}{{ '[' + m.content + ']' }}"
+        "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
+    )
+    encode_conversation(tokenizer, turns("q", "a"))
+    with pytest.raises(ByzerError, match="changes what comes before message 2"):
+        encode_conversation(tokenizer, turns("q", "a", "r", "b"))
+    assert tokenizer.decode(encode_prompt(tokenizer, turns("q", "a", "r"))) == "[q]a</s>S[r]"
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        (turns("only a question"), "no assistant turn"),
+        ([{"role": "assistant", "content": "first"}], "starts with an answer"),
+        ([*turns("q", "a"), {"role": "system", "content": "late"}], "template refuses.*comes first"),
+    ],
+)
+def test_conversations_that_teach_nothing_are_refused(tokenizers, messages, reason):
+    with pytest.raises(ByzerError, match=reason):
+        encode_conversation(tokenizers(), messages)
+
+
+def test_the_frame_of_an_answer_is_found_in_the_template(tokenizers):
+    def of(template):
+        return frame(tokenizers("bytes", template))
+
+    ids = {token: tokenizers().convert_tokens_to_ids(token) for token in ("</s>", "<|im_end|>", "<|eot|>")}
+    assert of("default") == Frame(" ", "", "</s>", ids["</s>"])
+    assert of("llama2") == of("inst") == Frame(" ", " ", "</s>", ids["</s>"])
+    assert of("chatml") == Frame("", "", "<|im_end|>", ids["<|im_end|>"])
+    assert of("llama3") == Frame("", "", "<|eot|>", ids["<|eot|>"])
+
+
+def test_the_default_template_is_given_only_where_there_is_none(tokenizers):
+    bare = tokenizers("bytes", None, eos_token="</s>")
+    with pytest.raises(ByzerError, match="no chat template"):
+        encode_prompt(bare, turns("q"))
+    ensure_template(bare, "mine")
+    ensure_template(bare, "other")
+    assert bare.chat_template == "mine"
+    with pytest.raises(ByzerError, match="end-of-sequence"):
+        ensure_template(tokenizers("bytes", None, eos_token=None), "mine")
+
+
+def test_the_llama2_template_is_the_format_of_its_chat_models(tokenizers):
+    messages = turns("q1", "a1", "q2", system="be kind")
+    assert render(tokenizers("bytes", "llama2"), messages, True) == (
+        "<s>[INST] <<SYS>>\nbe kind\n<</SYS>>\n\nq1 [/INST] a1 </s><s>[INST] q2 [/INST]"
+    )
+
+
+def test_plain_text_is_learned_with_its_end(tokenizers):
+    tokenizer = tokenizers("metaspace")
+    encoded = encode_text(tokenizer, "Hello there")
+    assert encoded.ids == [*tokenizer.encode("Hello there"), tokenizer.eos_token_id]
+    assert encoded.mask == [False] + [True] * (len(encoded.ids) - 1)
+    assert encode_row(tokenizer, {"text": "Hello there"}, "text") == encoded
+    with pytest.raises(ByzerError, match="text is empty"):
+        encode_row(tokenizer, {"text": None}, "text")
+
+
+def test_a_row_is_encoded_as_its_conversation(tokenizers):
+    tokenizer = tokenizers()
+    row = {"instruction": "Hi", "output": "Hello"}
+    assert encode_row(tokenizer, row, "alpaca", 6) == encode_conversation(tokenizer, turns("Hi", "Hello"), 6)
+
+
+def test_two_thousand_rows_take_seconds(tokenizers):
+    tokenizer = tokenizers("bytes", "chatml")
+    start = time.perf_counter()
+    for number in range(2000):
+        encode_conversation(tokenizer, turns(f"question {number}", "an answer " * 20, "more?", "yes " * 20))
+    assert time.perf_counter() - start < 20  # about 3 on one free core

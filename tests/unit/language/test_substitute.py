@@ -1,0 +1,45 @@
+"""`${name}`: inside values only, once, and an error for what is undefined."""
+
+import pytest
+
+from byzerllm_magics.language import LanguageError, parse_run, parse_script, parse_setup, substitute
+
+VARIABLES = {"dir": "models/tiny", "tricky": "${dir} {x}", "n": "2"}
+
+
+def test_values_are_replaced_and_keys_are_not():
+    run = substitute(parse_run('${dir}="${dir}/a" and b="${ n }${n}"'), VARIABLES.get)
+    assert [(a.key, a.value) for a in run.parameters] == [("${dir}", "models/tiny/a"), ("b", "22")]
+
+
+def test_what_comes_in_is_never_expanded_again():
+    (parameter,) = substitute(parse_run("a='${tricky}'"), VARIABLES.get).parameters
+    assert parameter.value == "${dir} {x}"
+
+
+def test_braces_and_dollars_that_are_no_reference_stay():
+    (parameter,) = substitute(parse_run("a='''{\"a\": {}} $x ${1+1} {dir}'''"), VARIABLES.get).parameters
+    assert parameter.value == '{"a": {}} $x ${1+1} {dir}'
+
+
+def test_every_statement_with_values_is_replaced():
+    assert substitute(parse_setup("num_gpus=${n}"), VARIABLES.get).settings[0].value == "2"
+    variable, command = parse_script('set x="${n}"; !byzerllm model remove "chat"')
+    assert substitute(variable, VARIABLES.get).value == "2"
+    assert substitute(command, VARIABLES.get) == command
+
+
+def test_an_undefined_name_is_an_error_at_its_place_with_the_nearest_name():
+    text = 'a="1"\nand b="x ${dri}"'
+    with pytest.raises(LanguageError) as caught:
+        substitute(parse_run(text), VARIABLES.get, names=VARIABLES, text=text)
+    assert caught.value.what == "${dri} is not defined"
+    assert caught.value.render()[1:4] == ["line 2, column 10:", '    and b="x ${dri}"', "             ^^^^^^"]
+    assert "did you mean ${dir}?" in caught.value.do
+
+
+def test_all_undefined_names_are_named():
+    with pytest.raises(
+        LanguageError, match=r"\$\{p\} is not defined \(\+1 more: line 2: \$\{q\} is not defined\)"
+    ):
+        substitute(parse_run("a='${p}'\nb='${q}'"), VARIABLES.get)

@@ -1,0 +1,189 @@
+"""The keys of this project: what they accept, what they refuse, what help says."""
+
+import json
+
+import pytest
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.infer_parameters import InferParameters
+from byzerllm_adapters.parameters import ParameterError, describe, read
+from byzerllm_trainers.train_parameters import TrainParameters
+
+from byzerllm_magics.language import parse_run, parse_setup
+from byzerllm_magics.parameters import GROUPS, MODES, SetupSettings, at_the_caret, configure, help_text, route
+
+SFT = {"pretrainedModelType": "sft/llama2", "localModelDir": "m"}
+
+
+def problem(declaration, raw):
+    with pytest.raises(ParameterError) as caught:
+        read(declaration, raw)
+    (only,) = caught.value.problems
+    return only
+
+
+def test_the_original_documents_keys_deploy():
+    raw = {"action": "infer", "pretrainedModelType": "llama", "localModelDir": "m", "reconnect": "true"}
+    infer = read(InferParameters, raw | {"udfName": "llama_13b_chat", "modelTable": "command"})
+    assert (infer.udf_name, infer.reconnect, infer.dtype, infer.trust_remote_code) == (
+        "llama_13b_chat",
+        True,
+        "auto",
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "key", "what"),
+    [
+        ({"udfName": "my chat", "localModelDir": "m"}, "udfName", "is not a name for a function"),
+        ({"udfName": "1a", "localModelDir": "m"}, "udfName", "is not a name for a function"),
+        ({"localModelDir": "m"}, "udfName", "udfName is missing"),
+        ({"udfName": "chat"}, "localModelDir", "localModelDir is missing"),
+        ({"udfName": "chat", "localModelDir": ""}, "localModelDir", "localModelDir is empty"),
+        (
+            {"udfName": "c", "localModelDir": "m", "pretrainedModelType": "sft/llama"},
+            "pretrainedModelType",
+            "a way to train",
+        ),
+        ({"udfName": "c", "localModelDir": "m", "dtype": "bf16"}, "dtype", 'dtype="bf16" is not allowed'),
+    ],
+)
+def test_what_cannot_be_deployed_is_refused(raw, key, what):
+    found = problem(InferParameters, raw)
+    assert found.key == key
+    assert what in found.what
+
+
+def test_reconnecting_needs_no_model_folder():
+    assert read(InferParameters, {"udfName": "chat", "reconnect": "true"}).local_model_dir is None
+
+
+def test_the_original_documents_keys_train():
+    raw = SFT | {
+        "localPathPrefix": "jobs",
+        "model": "command",
+        "inputTable": "t",
+        "outputTable": "o",
+        "detached": "true",
+    }
+    train = read(TrainParameters, raw | {"sft.int.max_seq_length": "512", "keepPartitionNum": "true"})
+    assert (train.method, train.family, train.sft.max_seq_length) == ("sft", "llama2", 512)
+    assert train.optimization is train.sft
+
+
+def test_sfft_has_defaults_of_its_own_for_the_shared_keys():
+    train = read(
+        TrainParameters,
+        SFT | {"pretrainedModelType": "sfft/llama2", "sfft.bool.setup_nccl_socket_ifname_by_ip": "true"},
+    )
+    assert (train.sft.adam_beta2, train.sfft.adam_beta2) == (0.999, 0.95)
+    assert train.optimization is train.sfft
+    assert train.sfft.setup_nccl_socket_ifname_by_ip is True
+
+
+@pytest.mark.parametrize(
+    ("raw", "key", "what"),
+    [
+        ({"pretrainedModelType": "llama"}, "pretrainedModelType", "does not say how to train"),
+        ({"sfft.max_length": "128"}, "sfft.max_length", "sfft.max_length: without effect in sft/llama2"),
+        ({"sfft.int.max_length": "128"}, "sfft.int.max_length", "without effect"),
+        (
+            {"pretrainedModelType": "sfft/a", "sft.lora_rank": "8"},
+            "sft.lora_rank",
+            "without effect in sfft/a",
+        ),
+        ({"inputTable": "t", "localDataDir": "d"}, "localDataDir", "both given"),
+        ({"name": "a b"}, "name", "is not a name for a job"),
+        ({"name": "../a"}, "name", "is not a name for a job"),
+        ({"deepspeedConfig": '{\n "a": 1,\n}'}, "deepspeedConfig", "at line 3, column 1 of the value"),
+        ({"deepspeedConfig": "[1]"}, "deepspeedConfig", "is not a JSON object"),
+        ({"sft.learning_rate": "0"}, "sft.learning_rate", "is out of range"),
+        ({"sft.adam_beta2": "1"}, "sft.adam_beta2", "is out of range"),
+        ({"sft.logging_steps": "3"}, "sft.logging_steps", "is not a known parameter"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(raw, key, what):
+    found = problem(TrainParameters, SFT | raw)
+    assert found.key == key
+    assert what in found.what
+
+
+def test_a_deepspeed_configuration_is_json_or_a_dict():
+    config = {"zero_optimization": {"stage": 3}, "lr": 1e-8}
+    for given in (config, json.dumps(config)):
+        assert read(TrainParameters, SFT | {"deepspeedConfig": given}).deepspeed_config == config
+
+
+def test_data_is_required_only_of_a_caller_that_brings_none():
+    read(TrainParameters, SFT | {"localDataDir": "d"}).require_data()
+    with pytest.raises(ParameterError, match="there is no data to train on"):
+        read(TrainParameters, SFT).require_data()
+
+
+def test_a_cell_is_routed_by_its_action():
+    assert route({"action": "infer"}) == "infer"
+    assert route({"action": "finetune"}) == route(SFT) == "train"
+    with pytest.raises(ParameterError, match="the action merge is not spoken here yet"):
+        route({"action": "merge"})
+
+
+def test_a_mode_resets_every_setting_and_a_setting_changes_one():
+    first = configure(SetupSettings(), "single", {"num_gpus": "2", "OWNER": "william"})
+    then = configure(first, None, {"num_cpus": "0.5"})
+    assert (then.num_gpus, then.owner, then.num_cpus) == (2, "william", 0.5)
+    again = configure(then, "sft", {"maxConcurrency": "3"})
+    assert (again.num_gpus, again.num_cpus, again.max_concurrency) == (1, None, 3)
+    assert again.owner == SetupSettings().owner
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_is_made_of_known_settings(mode):
+    assert configure(SetupSettings(), mode, {}).num_gpus == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "text"),
+    [("data", "DataFrames"), ("retrieval", "not needed here"), ("singel", "did you mean single?")],
+)
+def test_a_mode_that_is_none_says_why(mode, text):
+    with pytest.raises(ParameterError, match=text):
+        configure(SetupSettings(), mode, {})
+
+
+def test_a_problem_is_shown_with_a_caret_at_its_assignment():
+    text = 'pretrainedModelType="sft/llama2" and localModelDir="m"\nand `sft.int.lora_rank`="-1"'
+    run = parse_run(text)
+    with pytest.raises(ParameterError) as caught:
+        read(TrainParameters, {a.key: a.value for a in run.parameters})
+    shown = at_the_caret(caught.value, text, run).render()
+    assert shown[0] == 'LanguageError: sft.int.lora_rank="-1" is out of range'
+    assert shown[1:4] == ["line 2, column 5:", '    and `sft.int.lora_rank`="-1"', "        " + "^" * 24]
+
+
+def test_a_wrong_mode_is_shown_with_a_caret():
+    text = "\nsingel\nnum_gpus=2"
+    setup = parse_setup(text)
+    with pytest.raises(ParameterError) as caught:
+        configure(SetupSettings(), setup.mode, {a.key: a.value for a in setup.settings})
+    assert at_the_caret(caught.value, text, setup).where == "line 2, column 1:\n    singel\n    ^^^^^^"
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_has_one_line_a_key(group):
+    head, _, *lines = help_text(group).splitlines()
+    assert head.split()[:4] == ["key", "type", "default", "unit"]
+    assert len(lines) >= 6
+    assert all(line.startswith(f"{group}.") for line in lines) == (group in ("sft", "sfft"))
+
+
+def test_help_of_an_unknown_group_suggests_one():
+    with pytest.raises(ByzerError, match="did you mean setup"):
+        help_text("setpu")
+
+
+@pytest.mark.parametrize("declaration", [SetupSettings, InferParameters, TrainParameters])
+def test_every_key_is_documented_in_one_line(declaration):
+    for doc in describe(declaration):
+        assert doc.doc, doc.name
+        assert "\n" not in doc.doc
+        assert len(doc.doc) <= 90

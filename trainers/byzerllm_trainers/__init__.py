@@ -1,0 +1,1 @@
+"""How weights are changed: DeepSpeed workers on Ray, one training loop. Imports nothing heavy."""

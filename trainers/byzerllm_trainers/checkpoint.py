@@ -1,0 +1,143 @@
+"""Commit, exact resume, and export of the result.
+
+A checkpoint is a folder ``checkpoints/step-N`` of DeepSpeed's files and one ``random-RANK.pt`` a rank. Its
+``manifest.json`` (sizes and SHA-256 of every file) is written last, after a barrier: a folder without a valid
+manifest does not exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .job_folder import JobFolder, read_json, write_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TAG = "state"
+"""DeepSpeed's folder inside a checkpoint."""
+
+
+def save_checkpoint(engine: Any, folder: JobFolder, step: int, rank: int, *, keep: int) -> None:
+    """Save engine and random state after ``step`` optimizer steps; rank 0 commits and drops old ones.
+
+    Args:
+        engine: The DeepSpeed engine; every rank calls this.
+        folder: The job's folder, visible to all ranks.
+        step: Optimizer steps done.
+        rank: This process's rank.
+        keep: How many committed checkpoints remain.
+    """
+    import torch
+    import torch.distributed as dist
+
+    target = folder.checkpoints / f"step-{step}"
+    if rank == 0 and target.exists():
+        shutil.rmtree(target)  # a torn one of an earlier attempt
+    dist.barrier()
+    engine.save_checkpoint(str(target), tag=TAG, client_state={"step": step}, exclude_frozen_parameters=True)
+    torch.save(_random_state(), target / f"random-{rank}.pt")
+    dist.barrier()
+    if rank == 0:
+        write_json(target / "manifest.json", {"step": step, "files": _digests(target)})
+        for old in committed(folder)[:-keep]:
+            shutil.rmtree(old)
+
+
+def load_checkpoint(engine: Any, folder: JobFolder, rank: int) -> int:
+    """Restore the newest whole checkpoint into ``engine`` and return its step; 0 when there is none.
+
+    Rank 0 verifies checksums and tells the others which one to load, so that all load the same.
+    """
+    import torch
+    import torch.distributed as dist
+
+    choice: list[str | None] = [None]
+    if rank == 0:
+        whole = [path for path in reversed(committed(folder)) if is_whole(path)]
+        choice[0] = str(whole[0]) if whole else None
+    dist.broadcast_object_list(choice, src=0)
+    if choice[0] is None:
+        return 0
+    path = Path(choice[0])
+    engine.load_checkpoint(str(path), tag=TAG, load_module_strict=False)
+    _restore_random_state(torch.load(path / f"random-{rank}.pt", weights_only=True))
+    return int(read_json(path / "manifest.json")["step"])
+
+
+def committed(folder: JobFolder) -> list[Path]:
+    """Checkpoints that have a manifest, oldest first."""
+    found = [path.parent for path in folder.checkpoints.glob("step-*/manifest.json")]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file is there with the checksum that the manifest recorded."""
+    return bool(read_json(checkpoint / "manifest.json")["files"] == _digests(checkpoint))
+
+
+def export_model(engine: Any, target: Path, rank: int) -> None:
+    """Write the trained weights as a folder that transformers, or peft for an adapter, loads.
+
+    Every rank calls this: under ZeRO-3 the weights are gathered, one parameter at a time. Frozen weights of an
+    adapter's base are not written.
+    """
+    state = _gathered_state(engine, rank)
+    if rank == 0:
+        staging = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(staging, ignore_errors=True)
+        engine.module.save_pretrained(staging, state_dict=state)
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)
+
+
+def _gathered_state(engine: Any, rank: int) -> dict[str, Any]:
+    """Return the model's state on rank 0 (empty elsewhere), trainable parameters and buffers only for adapters."""
+    model: nn.Module = engine.module
+    if engine.zero_optimization_stage() < 3:
+        return dict(model.state_dict()) if rank == 0 else {}
+    import deepspeed
+
+    adapter_only = hasattr(model, "peft_config")
+    state: dict[str, Any] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if adapter_only and not parameter.requires_grad:
+            continue
+        with deepspeed.zero.GatheredParameters([parameter]):
+            if rank == 0:
+                state[name] = parameter.detach().cpu().clone()
+    if rank == 0 and not adapter_only:
+        persistent = set(model.state_dict().keys())
+        state |= {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    return state
+
+
+def _digests(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of every file below ``folder`` but the manifest."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "manifest.json":
+            with path.open("rb") as handle:
+                digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            digests[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": digest}
+    return digests
+
+
+def _random_state() -> dict[str, Any]:
+    import torch
+
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    import torch
+
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])

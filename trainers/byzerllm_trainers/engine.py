@@ -1,0 +1,125 @@
+"""A DeepSpeed engine around a model: process group, optimizer, precision, clipping."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .loop_settings import LoopSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .job_folder import JobFolder
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process's place in the gang: ``index`` of ``world``."""
+
+    index: int
+    world: int
+
+
+def join_group(rank: Rank, address: str, port: int, *, local_index: int, local_world: int) -> None:
+    """Join the gang's process group: NCCL on GPUs, gloo without.
+
+    Args:
+        rank: This process.
+        address: IP of rank 0's node.
+        port: A free port there.
+        local_index: Index among the ranks of this node that see the same devices.
+        local_world: How many those are.
+    """
+    os.environ.update(
+        RANK=str(rank.index),
+        WORLD_SIZE=str(rank.world),
+        LOCAL_RANK=str(local_index),
+        LOCAL_SIZE=str(local_world),
+        MASTER_ADDR=address,
+        MASTER_PORT=str(port),
+    )
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+
+    if on_cpu:
+        _use_no_compiled_ops()
+    deepspeed.init_distributed("gloo" if on_cpu else "nccl", auto_mpi_discovery=False, verbose=False)
+
+
+def _use_no_compiled_ops() -> None:
+    """Keep DeepSpeed from compiling its shared-memory collective at first use.
+
+    That takes 35 s and a C++ compiler, which a laptop may not have; gloo needs neither and is as fast here.
+    """
+    import deepspeed.ops
+    from deepspeed.ops.op_builder.all_ops import ALL_OPS
+
+    deepspeed.ops.__compatible_ops__ = dict.fromkeys([*ALL_OPS, "deepspeed_not_implemented"], False)
+
+
+def uses_bf16(settings: LoopSettings) -> bool:
+    """Whether this run computes in bf16: as asked, else where the device has it fast."""
+    from byzerllm_adapters.loading import fast_bf16
+
+    return fast_bf16() if settings.bf16 is None else settings.bf16
+
+
+def start_engine(model: nn.Module, settings: LoopSettings, folder: JobFolder) -> Any:
+    """Wrap ``model`` in a DeepSpeed engine with torch's AdamW over its trainable parameters.
+
+    torch's optimizer, because a resumed run is then bit for bit the uninterrupted one on a CPU.
+    """
+    import deepspeed
+    import torch
+
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
+            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},  # norms and biases
+        ],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.epsilon,
+        fused=torch.cuda.is_available() or None,
+    )
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+    config = {
+        "steps_per_print": 10**9,
+        **settings.deepspeed,
+        "train_micro_batch_size_per_gpu": settings.rows,
+        "gradient_accumulation_steps": settings.accumulation,
+        "gradient_clipping": 0.0 if _clips_itself(settings) else settings.clip,
+        "bf16": {"enabled": uses_bf16(settings)},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    if config.get("tensorboard", {}).get("enabled"):
+        config["tensorboard"] = {"output_path": str(folder.tensorboard), "job_name": "rank-0"} | config["tensorboard"]
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
+    return engine
+
+
+def optimizer_step(engine: Any, settings: LoopSettings, learning_rate: float) -> float:
+    """Clip, step, clear gradients; return the gradient norm before clipping."""
+    import torch
+
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate
+    norm: float | None = None
+    if _clips_itself(settings) and engine.is_gradient_accumulation_boundary():
+        limit = settings.clip or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(engine.module.parameters(), limit))
+    engine.step()
+    return float(engine.get_global_grad_norm() or 0.0) if norm is None else norm
+
+
+def _clips_itself(settings: LoopSettings) -> bool:
+    """Plain fp32 without ZeRO: DeepSpeed clips there but keeps the norm to itself."""
+    return settings.zero_stage == 0 and not uses_bf16(settings)

@@ -1,0 +1,116 @@
+"""Following a job: cursors over its folder, from any process, while it runs or years later."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from byzerllm_adapters.errors import ByzerError
+
+from .job_folder import FINAL_STATES, JobFolder, Record
+
+POLL_SECONDS = 0.25
+
+
+class Cursor:
+    """Reads what was appended to a JSON-lines file since the last look; costs one ``stat`` when nothing was.
+
+    Args:
+        path: The file; it may not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
+
+    def advance(self) -> list[Record]:
+        """Return the new whole lines."""
+        try:
+            size = self._path.stat().st_size
+        except FileNotFoundError:
+            return []
+        if size < self._offset:  # a torn last line was cut off when a new attempt began
+            self._offset = 0
+        if size == self._offset:
+            return []
+        with self._path.open("rb") as handle:
+            handle.seek(self._offset)
+            whole = handle.read().rpartition(b"\n")
+        self._offset += len(whole[0]) + len(whole[1])
+        return [json.loads(line) for line in whole[0].splitlines() if line]
+
+
+def is_alive(name: str) -> bool:
+    """Whether the job's coordinator is on the cluster that this process is connected to."""
+    import ray
+
+    from .gang import NAMESPACE
+
+    try:
+        ray.get_actor(name, NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+def wait(folder: JobFolder, on_look: Callable[[], None] = lambda: None) -> Record:
+    """Wait until a job has ended and return its final event. Interrupting leaves the job running.
+
+    Args:
+        folder: The job.
+        on_look: Called at every look, a few times a second.
+
+    Raises:
+        ByzerError: the job failed (its error), or its coordinator is gone without having said how it ended.
+    """
+    events, looks = Cursor(folder.root / "events.jsonl"), 0
+    while True:
+        on_look()
+        for event in events.advance():
+            if event["event"] in FINAL_STATES:
+                on_look()
+                return finished(folder, event)
+        looks += 1
+        if looks % 20 == 0 and not is_alive(folder.name) and not events_left(folder):
+            raise ByzerError(
+                f"job {folder.name}: its coordinator is gone and it did not end",
+                where=f"folder {folder.root}",
+                do="its checkpoints are there; was the cluster shut down?",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def events_left(folder: JobFolder) -> bool:
+    """Whether the job has ended after all."""
+    return any(event["event"] in FINAL_STATES for event in folder.events())
+
+
+def finished(folder: JobFolder, event: Record) -> Record:
+    """Return the final event, or raise the error that it carries."""
+    if event["event"] != "failed":
+        return event
+    first, *rest = event["error"]
+    do = rest.pop().removeprefix("→ ") if rest and rest[-1].startswith("→ ") else ""
+    raise ByzerError(f"job {folder.name} failed: {first}", where="\n".join(rest), do=do)
+
+
+def result_row(folder: JobFolder) -> Record:
+    """One row that says what a job did: what ``outputTable`` and the plain calls return."""
+    from .job_request import read_request
+
+    request = read_request(folder)
+    events = folder.events()
+    last = next((e for e in reversed(events) if e["event"] in FINAL_STATES), {"event": "running"})
+    metrics = folder.metrics()
+    return {
+        "name": folder.name,
+        "status": last["event"],
+        "model": str(folder.model) if folder.model.exists() else None,
+        "base": request.parameters.get("localModelDir"),
+        "steps": metrics[-1]["step"] if metrics else 0,
+        "tokens": sum(record["tokens"] for record in metrics),
+        "first_loss": metrics[0]["loss"] if metrics else None,
+        "last_loss": metrics[-1]["loss"] if metrics else None,
+        "seconds": last.get("seconds"),
+    }

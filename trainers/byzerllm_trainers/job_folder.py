@@ -1,0 +1,165 @@
+"""The job folder: the truth of a training job. Everything else (coordinator, chart, kernel) is a cache of it.
+
+    job.json            the whole request and the versions; enough to run it again
+    lease.json          attempt number and owner: only the holder of the newest attempt may write
+    metrics.jsonl       one line a step, keyed (attempt, step); a reader keeps the latest attempt of a step
+    events.jsonl        started, checkpoint, worker lost, resumed, finished, failed
+    data/ checkpoints/step-N/ logs/ tensorboard/ model/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from byzerllm_adapters.errors import ByzerError
+
+Record = dict[str, Any]
+"""One line of metrics.jsonl or events.jsonl."""
+
+FINAL_STATES = ("finished", "failed", "stopped")
+
+
+class LeaseLost(ByzerError):
+    """Another attempt of this job holds the lease now: this one must not write any more."""
+
+
+class JobFolder:
+    """Paths, records and the lease of one job under ``root``."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().absolute()
+
+    @property
+    def name(self) -> str:
+        """The job's name is its folder's name."""
+        return self.root.name
+
+    @property
+    def model(self) -> Path:
+        """The result: a transformers folder or a peft adapter, chat template included."""
+        return self.root / "model"
+
+    @property
+    def data(self) -> Path:
+        """Rows as handed in, token shards and their manifest."""
+        return self.root / "data"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Holds ``step-N`` folders; one without a valid manifest does not exist."""
+        return self.root / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        """One file a rank and one of the coordinator."""
+        return self.root / "logs"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files of rank 0."""
+        return self.root / "tensorboard"
+
+    def exists(self) -> bool:
+        """Whether this folder holds a job."""
+        return (self.root / "job.json").is_file()
+
+    def create(self, request: Record) -> None:
+        """Write ``job.json`` into a new folder.
+
+        Raises:
+            ByzerError: a job of that name is already there.
+        """
+        if self.exists():
+            raise ByzerError(
+                f"a job named {self.name!r} exists already in {self.root.parent}",
+                do=f'choose another name, or look at it with "%byzerllm attach {self.name}"',
+            )
+        for folder in (self.root, self.data, self.checkpoints, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.root / "job.json", request)
+
+    def request(self) -> Record:
+        """Read ``job.json``.
+
+        Raises:
+            ByzerError: the folder holds no job.
+        """
+        if not self.exists():
+            raise ByzerError(f"no job in {self.root}", do='"%byzerllm jobs" lists the jobs that are known')
+        return read_json(self.root / "job.json")
+
+    # -- the lease --------------------------------------------------------------------------------------
+
+    def attempt(self) -> int:
+        """The newest attempt's number; 0 before the first."""
+        path = self.root / "lease.json"
+        return int(read_json(path)["attempt"]) if path.exists() else 0
+
+    def take_lease(self, owner: str) -> int:
+        """Become the newest attempt and return its number, counted from 1."""
+        attempt = self.attempt() + 1
+        for file in ("metrics.jsonl", "events.jsonl"):
+            _drop_torn_line(self.root / file)
+        write_json(self.root / "lease.json", {"attempt": attempt, "owner": owner, "taken": time.time()})
+        return attempt
+
+    def check_lease(self, attempt: int) -> None:
+        """Raise `LeaseLost` unless ``attempt`` is the newest."""
+        newest = self.attempt()
+        if newest != attempt:
+            raise LeaseLost(f"job {self.name}: attempt {newest} took over from attempt {attempt}")
+
+    # -- records ----------------------------------------------------------------------------------------
+
+    def append(self, file: str, records: Iterable[Record]) -> None:
+        """Append ``records`` to ``metrics.jsonl`` or ``events.jsonl``, whole lines at once."""
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        with (self.root / file).open("a", encoding="utf-8") as handle:
+            handle.write(text)
+
+    def metrics(self) -> list[Record]:
+        """All steps in order, each as its latest attempt recorded it."""
+        latest: dict[int, Record] = {}
+        for record in _lines(self.root / "metrics.jsonl"):
+            latest[int(record["step"])] = record
+        return [latest[step] for step in sorted(latest)]
+
+    def events(self) -> list[Record]:
+        """All events in the order in which they happened."""
+        return list(_lines(self.root / "events.jsonl"))
+
+
+def _lines(path: Path) -> Iterator[Record]:
+    """Yield the records of a JSON-lines file; a torn last line (its writer died) does not count."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as handle:
+        for line in handle:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a killed writer left behind the last whole line, so that appending goes on at a line's start."""
+    if path.exists():
+        whole = path.read_bytes().rpartition(b"\n")
+        if whole[2]:
+            path.write_bytes(whole[0] + whole[1])
+
+
+def read_json(path: Path) -> Record:
+    """Read a JSON object."""
+    loaded: Record = json.loads(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def write_json(path: Path, content: Record) -> None:
+    """Write a JSON object so that a reader sees the old one or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,68 @@
+"""A recipe says what a method trains: which data, which model. The loop says how."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .job_folder import JobFolder, Record
+from .job_request import JobRequest
+from .packing import Plan
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job's folder and what it was asked to do."""
+
+    folder: JobFolder
+    request: JobRequest
+
+
+class Recipe(Protocol):
+    """One method: supervised fine-tuning, pretraining, …"""
+
+    def prepare(self, job: Job) -> Record:
+        """Tokenise the data into ``data/shards``; return counts for the ``prepared`` event.
+
+        Raises:
+            ByzerError: a row that does not fit, or nothing to learn from.
+        """
+        ...
+
+    def plan(self, job: Job) -> Plan:
+        """Return the data order over the prepared shards."""
+        ...
+
+    def epochs(self, job: Job) -> float:
+        """How often the data is seen."""
+        ...
+
+    def steps_per_epoch(self, job: Job, plan: Plan) -> int:
+        """Steps that count as one epoch."""
+        ...
+
+    def model(self, job: Job) -> torch.nn.Module:
+        """Build the model, its trainable parameters marked."""
+        ...
+
+    def tokenizer(self, job: Job) -> Any:
+        """Return the tokenizer that is saved with the result."""
+        ...
+
+
+def find(method: str) -> Recipe:
+    """Return the recipe of ``sft`` or ``sfft``."""
+    from . import pretrain, sft
+
+    recipes: dict[str, Recipe] = {"sft": sft.SupervisedFineTuning(), "sfft": pretrain.Pretraining()}
+    return recipes[method]
+
+
+def total_steps(recipe: Recipe, job: Job, plan: Plan) -> int:
+    """Optimizer steps of the whole run; an explicit ``max_steps`` wins."""
+    planned = math.ceil(recipe.epochs(job) * recipe.steps_per_epoch(job, plan))
+    return job.request.loop.max_steps or planned

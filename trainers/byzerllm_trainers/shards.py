@@ -1,0 +1,92 @@
+"""Token shards: tokenised once, memory-mapped, position-addressable.
+
+A shard folder holds three flat arrays and a manifest that is written last:
+``tokens.bin`` (int32), ``mask.bin`` (uint8; 1 where the loss applies) and ``offsets.bin`` (int64, one more
+than there are examples). Example ``i`` is the slice ``offsets[i]:offsets[i + 1]`` of both.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from byzerllm_adapters.conversations import Encoded
+
+from .job_folder import read_json, write_json
+
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Tokenised examples on disk.
+
+    Attributes:
+        tokens: int32 ``[total]``, memory-mapped.
+        mask: bool ``[total]``, memory-mapped; True where the loss applies.
+        offsets: int64 ``[examples + 1]``.
+    """
+
+    tokens: Ints
+    mask: Bools
+    offsets: Longs
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @cached_property
+    def lengths(self) -> Longs:
+        """Tokens of each example, ``[examples]``."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def targets(self) -> Longs:
+        """Supervised tokens of each example, ``[examples]``: its first token is never predicted."""
+        counted = np.concatenate([[0], np.cumsum(self.mask, dtype=np.int64)])
+        first = self.mask[np.minimum(self.offsets[:-1], len(self.mask) - 1)] if len(self) else np.zeros(0, bool)
+        return np.asarray(counted[self.offsets[1:]] - counted[self.offsets[:-1]] - first, dtype=np.int64)
+
+    def example(self, index: int) -> tuple[Ints, Bools]:
+        """Return token ids and mask of one example, each ``[length]``."""
+        span = slice(self.offsets[index], self.offsets[index + 1])
+        return self.tokens[span], self.mask[span]
+
+
+def write_shards(folder: Path, examples: Iterable[Encoded]) -> Shards:
+    """Write ``examples`` and open them again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    offsets = array("q", [0])
+    with (folder / "tokens.bin").open("wb") as tokens, (folder / "mask.bin").open("wb") as mask:
+        for example in examples:
+            tokens.write(array("i", example.ids).tobytes())
+            mask.write(bytes(example.mask))
+            offsets.append(offsets[-1] + len(example.ids))
+    (folder / "offsets.bin").write_bytes(offsets.tobytes())
+    write_json(folder / "manifest.json", {"examples": len(offsets) - 1, "tokens": offsets[-1]})
+    return open_shards(folder)
+
+
+def open_shards(folder: Path) -> Shards:
+    """Map the arrays of a shard folder whose manifest says that it is whole."""
+    manifest = read_json(folder / "manifest.json")
+
+    def mapped(name: str, dtype: type[np.generic], length: int) -> npt.NDArray[np.generic]:
+        if not length:  # an empty file cannot be mapped
+            return np.zeros(0, dtype)
+        return np.memmap(folder / name, dtype=dtype, mode="r", shape=(length,))
+
+    total, examples = int(manifest["tokens"]), int(manifest["examples"])
+    return Shards(
+        tokens=mapped("tokens.bin", np.int32, total),  # type: ignore[arg-type]
+        mask=mapped("mask.bin", np.bool_, total),  # type: ignore[arg-type]
+        offsets=np.fromfile(folder / "offsets.bin", dtype=np.int64, count=examples + 1),
+    )

@@ -1,0 +1,191 @@
+"""From a cell's keys to a running job: everything that can be wrong is found before anything exists."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from byzerllm_adapters import registry
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.parameters import read
+from byzerllm_adapters.rows import detect_format
+
+from .corpus import data_files, keep_rows, messages_of
+from .job_folder import JobFolder
+from .job_request import JobRequest
+from .loop_settings import loop_settings
+from .train_parameters import TrainParameters
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RESERVED_SHARE = 0.75
+"""Share of a node's CPUs that a job's CPU workers reserve: the rest lets a deployed model answer meanwhile."""
+
+LEAST_CPUS = 0.5
+"""What a CPU worker reserves at least; more workers than fit at this rate are refused."""
+
+
+def submit(
+    parameters: Mapping[str, Any],
+    *,
+    owner: str,
+    workers: int = 1,
+    num_cpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    table: pa.Table | None = None,
+    get_model: Callable[[], Any] | None = None,
+    driven: bool = False,
+) -> JobFolder:
+    """Check a job, write its folder and start its coordinator.
+
+    Args:
+        parameters: The keys of the cell, in the language's spelling.
+        owner: Who asks; part of a generated name.
+        workers: Ranks: one GPU each, or CPU workers where the cluster has no GPU.
+        num_cpus: CPUs that Ray reserves for each worker; None: what leaves room for a deployment.
+        resources: Custom Ray resources of each worker.
+        table: The rows, in place of ``localDataDir``.
+        get_model: Builds the model in each worker, in place of ``localModelDir``'s weights (sfft only).
+        driven: The caller starts the workers itself.
+
+    Raises:
+        ByzerError: anything that would keep the job from running; nothing was started or written then.
+    """
+    train = read(TrainParameters, parameters)
+    registry.find(train.family)
+    loop_settings(train)  # refuses contradictions
+    if get_model is None or not train.sfft.tokenizer_path:
+        _check_model_folder(train.local_model_dir)
+    _check_data(train, table)
+    name = train.name or f"{train.method}-{owner}-{time.strftime('%Y%m%d-%H-%M-%S')}"
+    request = JobRequest(
+        parameters={**parameters, **_absolute_paths(train)},
+        owner=owner,
+        driven=driven,
+        **_placement(workers, num_cpus, dict(resources or {}), one_node=train.method == "sft"),
+    )
+    folder = JobFolder(Path(train.local_path_prefix) / name)
+    _refuse_running(name)
+    folder.create(request.as_record())
+    try:
+        if table is not None:
+            keep_rows(folder, table)
+        if get_model is not None:
+            _keep_function(folder, get_model)
+        from .gang import start_coordinator
+
+        start_coordinator(str(folder.root))
+    except BaseException:
+        shutil.rmtree(folder.root)
+        raise
+    return folder
+
+
+def _check_model_folder(model_dir: str | None) -> None:
+    if not model_dir:
+        raise ByzerError("no model to train", do='give localModelDir="path/of/a/transformers/folder"')
+    path = Path(model_dir).expanduser()
+    if not path.is_dir():
+        raise ByzerError(f"no folder {model_dir}", where='in "localModelDir"', do=_beside(path))
+    if not (path / "config.json").is_file():
+        raise ByzerError(
+            f"{model_dir} has no config.json, so it is not a transformers model folder",
+            where='in "localModelDir"',
+            do="save a model there with model.save_pretrained(…) and its tokenizer with tokenizer.save_pretrained(…)",
+        )
+
+
+def _beside(path: Path) -> str:
+    """Say what there is where ``path`` is not."""
+    import difflib
+
+    names = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f'did you mean "{path.parent / near[0]}"?' if near else f"paths are relative to {Path.cwd()}"
+
+
+def _check_data(train: TrainParameters, table: pa.Table | None) -> None:
+    """Refuse a table that the method cannot train on; a folder is only looked at."""
+    if table is None:
+        data_files(train.local_data_dir)
+    elif not table.num_rows:
+        raise ByzerError("the table has no rows", where='in "inputTable"', do="give a table with at least one row")
+    elif train.method == "sft":
+        kind = detect_format(table.column_names)
+        for _ in messages_of(iter(table.to_pylist()), kind):
+            pass
+    elif "text" not in table.column_names:
+        raise ByzerError(
+            f'pretraining needs a column "text"; this table has: {", ".join(table.column_names)}',
+            where='in "inputTable"',
+            do="rename the column, e.g. table.rename(columns={'value': 'text'})",
+        )
+
+
+def _absolute_paths(train: TrainParameters) -> dict[str, str]:
+    """Paths as workers see them: they do not share the notebook's working folder."""
+    paths = {"localModelDir": train.local_model_dir, "localDataDir": train.local_data_dir}
+    return {key: str(Path(path).expanduser().absolute()) for key, path in paths.items() if path}
+
+
+def _placement(workers: int, num_cpus: float | None, resources: dict[str, float], *, one_node: bool) -> dict[str, Any]:
+    """Decide what each worker reserves and computes with.
+
+    Raises:
+        ByzerError: the cluster can never place that many.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpu = any(node.get("GPU") for node in nodes)
+    cores = max(node.get("CPU", 0.0) for node in nodes)
+    per_node = workers if one_node else math.ceil(workers / len(nodes))
+    cpus = num_cpus or (1.0 if gpu else max(LEAST_CPUS, min(1.0, int(100 * RESERVED_SHARE * cores / per_node) / 100)))
+    bundle = {"CPU": cpus, **resources} | ({"GPU": 1.0} if gpu else {})
+    room = [min(int(node.get(kind, 0) / need + 1e-9) for kind, need in bundle.items() if need) for node in nodes]
+    placeable = max(room) if one_node else sum(room)
+    if workers > placeable:
+        have = ", ".join(f"{sum(node.get(kind, 0) for node in nodes):g} {kind}" for kind in bundle)
+        where = "one node" if one_node else "the cluster"
+        raise ByzerError(
+            f"{workers} workers asked, {placeable} fit on {where}: each takes "
+            + ", ".join(f"{need:g} {kind}" for kind, need in bundle.items()),
+            where=f"the cluster has {have} on {len(nodes)} node{'s' * (len(nodes) > 1)}",
+            do=f'lower "num_gpus" (setup) to {placeable} or less, or add nodes' if placeable else "add nodes",
+        )
+    threads = max(1, int(cores // per_node)) if not gpu else max(1, int(cpus))
+    return {
+        "workers": workers,
+        "gpu": gpu,
+        "cpus_per_worker": cpus,
+        "threads_per_worker": threads,
+        "resources": resources,
+    }
+
+
+def _refuse_running(name: str) -> None:
+    """Two jobs of one name would be two actors of one name."""
+    import ray
+
+    from .gang import NAMESPACE
+
+    try:
+        ray.get_actor(name, NAMESPACE)
+    except ValueError:
+        return
+    raise ByzerError(f"a job named {name!r} is running on this cluster", do=f'see it with "%byzerllm attach {name}"')
+
+
+def _keep_function(folder: JobFolder, function: Callable[[], Any]) -> None:
+    """Pickle a notebook's function by value, so that workers need no module of it."""
+    import cloudpickle
+
+    from .pretrain import GET_MODEL_FILE
+
+    (folder.root / GET_MODEL_FILE).write_bytes(cloudpickle.dumps(function))
+

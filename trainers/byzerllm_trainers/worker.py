@@ -1,0 +1,203 @@
+"""One rank of a gang: a Ray actor ``W-RANK-JOB`` that holds one device and runs the loop."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from byzerllm_adapters.errors import ByzerError
+
+from .job_folder import JobFolder, Record
+from .job_request import read_request
+
+FLUSH_SECONDS = 0.25
+"""Metrics reach the disk at most this often: a viewer draws no faster."""
+
+
+class Worker:
+    """A rank. Ray runs its methods on threads, so that `stop` is heard while `train` runs.
+
+    Args:
+        root: The job's folder.
+        rank: This rank, counted from 0.
+        attempt: The attempt whose lease this rank writes under.
+        threads: Threads to compute with.
+    """
+
+    def __init__(self, root: str, rank: int, attempt: int, threads: int) -> None:
+        self._folder, self._index, self._attempt, self._threads = JobFolder(root), rank, attempt, threads
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded, which is later
+        self._stop, self._ended = threading.Event(), threading.Event()
+        self._result: Record | None = None
+        self._error: BaseException | None = None
+        self._rendezvous: tuple[str, int, int, int] | None = None
+        keep_log(self._folder.logs / f"rank-{rank}.log")
+
+    def node(self) -> tuple[str, int]:
+        """Return this node's IP and a port that is free on it."""
+        import ray
+
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def meet(self, address: str, port: int, local_index: int, local_world: int) -> None:
+        """Be told where the gang meets, and this rank's place on its node; nothing is joined yet."""
+        self._rendezvous = (address, port, local_index, local_world)
+
+    def train(self) -> Record:
+        """Train to the end (or until stopped) and return the outcome."""
+        try:
+            self._result = self._train()
+        except BaseException as error:
+            self._error = error
+            raise
+        finally:
+            self._ended.set()
+        return self._result
+
+    def outcome(self) -> Record:
+        """Wait until `train`, called by someone else, has ended; return its outcome or raise its error."""
+        self._ended.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    def stop(self) -> None:
+        """Ask to end after the current step, with a checkpoint."""
+        self._stop.set()
+
+    def _train(self) -> Record:
+        import torch
+
+        torch.set_num_threads(self._threads)
+        from . import loop, recipe
+        from .checkpoint import export_model
+        from .engine import Rank, join_group
+
+        assert self._rendezvous is not None, "meet() comes before train()"
+        address, port, local_index, local_world = self._rendezvous
+        request = read_request(self._folder)
+        job = recipe.Job(self._folder, request)
+        rank = Rank(self._index, request.workers)
+        join_group(rank, address, port, local_index=local_index, local_world=local_world)
+        torch.manual_seed(request.loop.seed)  # new weights (LoRA's, or from scratch) are the same on every rank
+        method = recipe.find(request.train.method)
+        plan = method.plan(job)
+        total = recipe.total_steps(method, job, plan)
+        model = method.model(job)
+        metrics = MetricsWriter(self._folder, self._attempt)
+        if rank.index == 0:
+            self._event("running", total_steps=total, **_parameter_counts(model))
+        try:
+            engine, outcome = loop.train(
+                model,
+                plan,
+                request.loop,
+                total,
+                folder=self._folder,
+                rank=rank,
+                record=metrics.add,
+                saved=lambda step: self._event("checkpoint", step=step),
+                should_stop=self._stop.is_set,
+            )
+        finally:
+            metrics.close()
+        if outcome.state == "finished":
+            export_model(engine, self._folder.model, rank.index)
+            if rank.index == 0:
+                method.tokenizer(job).save_pretrained(self._folder.model)
+                print(f"model and tokenizer: {self._folder.model}")
+                print(f"checkpoints: {self._folder.checkpoints}")
+        torch.distributed.destroy_process_group()
+        return outcome.as_record()
+
+    def _event(self, name: str, **details: Any) -> None:
+        record = {"event": name, "time": time.time(), "attempt": self._attempt, **details}
+        self._folder.check_lease(self._attempt)
+        self._folder.append("events.jsonl", [record])
+
+
+class MetricsWriter:
+    """Appends metrics from a thread, so that the loop never waits for a disk.
+
+    Args:
+        folder: The job.
+        attempt: Written into each record; without its lease nothing is written and the loop ends.
+    """
+
+    def __init__(self, folder: JobFolder, attempt: int) -> None:
+        self._folder, self._attempt = folder, attempt
+        self._pending: list[Record] = []
+        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._error: ByzerError | OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def add(self, record: Record) -> None:
+        """Take one step's record.
+
+        Raises:
+            LeaseLost: another attempt runs this job now.
+            OSError: the disk refused the records before.
+        """
+        if self._error is not None:
+            raise self._error
+        with self._lock:
+            self._pending.append({"attempt": self._attempt, "time": round(time.time(), 3), **record})
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._error is None:
+            last_round = self._closed.wait(FLUSH_SECONDS)
+            with self._lock:
+                records, self._pending = self._pending, []
+            try:
+                if records:
+                    self._folder.check_lease(self._attempt)
+                    self._folder.append("metrics.jsonl", records)
+            except (ByzerError, OSError) as error:  # raised where the loop adds its next record
+                self._error = error
+            if last_round:
+                return
+
+
+def keep_log(path: Path) -> None:
+    """Copy what this process prints into ``path`` as well: the dashboard shows one, the job folder keeps the other."""
+    log = path.open("a", encoding="utf-8", buffering=1)
+    sys.stdout = _Tee(sys.stdout, log)
+    sys.stderr = _Tee(sys.stderr, log)
+
+
+class _Tee:
+    """A text stream that writes to two; everything else is the first's."""
+
+    def __init__(self, first: TextIO, second: TextIO) -> None:
+        self._first, self._second = first, second
+
+    def write(self, text: str) -> int:
+        self._second.write(text)
+        return self._first.write(text)
+
+    def flush(self) -> None:
+        self._first.flush()
+        self._second.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._first, name)
+
+
+def _parameter_counts(model: Any) -> Record:
+    """Count all and trainable parameters; under ZeRO-3 each carries its full size in ``ds_numel``."""
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    return {"parameters": sum(n for n, _ in sizes), "trainable": sum(n for n, grad in sizes if grad)}
