@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_TEMPLATE", "fast_bf16", "init_model", "load_model", "load_tokenizer", "stream_chat"]
 
-# The space before an answer is part of what is generated: " Hello" is one token of a byte-level BPE, while a prompt
-# that ended in a space would leave the model a start that it never saw.
+# The space before an answer is part of what is generated: " Hello" is one token of a byte-level BPE, while a
+# prompt that ended in a space would leave the model a start that it never saw.
 DEFAULT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
     "{% if message['role'] == 'system' and loop.first %}{{ message['content'] + '\\n\\n' }}"
     "{% elif message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\\n' }}"
     "{% elif message['role'] == 'assistant' %}"
-    "{{ 'Assistant:' }}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}{{ '\\n' }}"
+    "{{ 'Assistant:' }}"
+    "{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}{{ '\\n' }}"
     "{% else %}{{ raise_exception('a system message comes first; the other roles are user and assistant') }}"
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
@@ -58,8 +59,8 @@ def init_model(
     """Load a model folder for serving and bind `stream_chat` to the model.
 
     Args:
-        infer_params: The statement's keys. Read here: `trust_remote_code`, `quatization` (or `quantization`: false, 4,
-            8, nf4), `infer.bool.load_in_4bit`.
+        infer_params: The statement's keys. Read here: `dtype`, `trust_remote_code`, `quatization` (or
+            `quantization`: false, 4, 8, nf4), `infer.bool.load_in_4bit`.
         sys_conf: The session's settings; none matters here.
 
     Raises:
@@ -68,12 +69,17 @@ def init_model(
     params = infer_params or {}
     trust = _flag(params, "trust_remote_code")
     tokenizer = load_tokenizer(model_dir, trust_remote_code=trust)
-    model = load_model(model_dir, trust_remote_code=trust, quantization=_quantization(params))
+    model = load_model(
+        model_dir,
+        dtype=params.get("dtype", "auto"),
+        trust_remote_code=trust,
+        quantization=_quantization(params),
+    )
     model.stream_chat = MethodType(stream_chat, model)
     return model, tokenizer
 
 
-def stream_chat(
+def stream_chat(  # noqa: PLR0917 - the contract's signature
     self: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     ins: str,
@@ -92,8 +98,8 @@ def stream_chat(
         **kwargs: `max_new_tokens` (the most tokens of the answer), `top_k` (0: no limit).
 
     Raises:
-        ByzerError: A parameter is unknown or out of range, the template refuses the conversation, or the prompt is too
-            long. What goes wrong later is raised by the stream.
+        ByzerError: A parameter is unknown or out of range, the template refuses the conversation, or the
+            prompt is too long. What goes wrong later is raised by the stream.
     """
     sampling = Sampling.of(max_length=max_length, top_p=top_p, temperature=temperature, **kwargs)
     ids = encode_prompt(tokenizer, [*his, Message(role="user", content=ins)])

@@ -1,7 +1,8 @@
 """What an adapter is, and what its `stream_chat` may return.
 
-An adapter is a module (or any object) with `init_model`; the model that it returns carries `stream_chat`, bound with
-`types.MethodType`. It may define `sft_train` and `sfft_train`; where it does not, the trainers' own are used.
+An adapter is a module (or any object) with `init_model`; the model that it returns carries `stream_chat`,
+bound with `types.MethodType`. It may define `sft_train` and `sfft_train`; where it does not, the trainers'
+own are used.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class Family(Adapter, Protocol):
 
 
 class StreamChat(Protocol):
-    """`stream_chat`, as the service calls it on a model: every `generation.X` of a request arrives as keyword `X`."""
+    """`stream_chat` as the service calls it: every `generation.X` of a request arrives as keyword `X`."""
 
-    def __call__(
+    def __call__(  # noqa: PLR0917 - the contract's signature
         self,
         tokenizer: Any,
         ins: str,
@@ -76,8 +77,8 @@ class ChatStream(Iterator[Answer]):
         items: What to iterate over; it ends soon after `cancel` was called.
         cancel: Stops the generation. Called any number of times, from any thread.
 
-    `extra` of the last item holds `input_tokens_count`, `generated_tokens_count`, `first_token_time` and `time_cost`
-    (milliseconds since the request) and `finish_reason`: "stop", "length" or "cancelled".
+    `extra` of the last item holds `input_tokens_count`, `generated_tokens_count`, `first_token_time` and
+    `time_cost` (milliseconds since the request) and `finish_reason`: "stop", "length" or "cancelled".
     A stream that nobody holds any more cancels itself.
     """
 
@@ -113,8 +114,8 @@ def answer_stream(result: Iterable[Any] | str) -> Iterator[Answer]:
     """Iterate over whatever a `stream_chat` returned as `(text so far, extra)`.
 
     Args:
-        result: A plain string, or a list, a generator or a `ChatStream` of strings or `(text, extra)` pairs. An `extra`
-            that is None or "" (as older adapters return) counts as empty.
+        result: A plain string, or a list, a generator or a `ChatStream` of strings or `(text, extra)` pairs.
+            An `extra` that is None or "" (as older adapters return) counts as empty.
 
     Raises:
         ByzerError: It is nothing of the kind, or holds no answer at all.

@@ -2,16 +2,18 @@
 
 Three rules make what a deployed model is prompted with equal to what it was trained on:
 
-1. *Where a turn starts.* The assistant's turn k starts where the rendering of `messages[:k]` with the generation prompt
-   ends. That rendering has to be a prefix of the whole conversation's, or the conversation is refused for training.
-2. *Pieces.* The rendered text is cut at those starts, and each piece is tokenised by itself, so no merge of the
-   tokenizer crosses the border between a prompt and what is generated after it. A piece other than the first is
-   tokenised as the middle of a text: without the space that sentencepiece puts in front of a text.
-3. *BOS.* The ids start with BOS once: where the template writes it, or else where the tokenizer puts it in front of any
-   plain text (what the model saw in pretraining). A BOS token that neither of them uses is not added.
+1. *Where a turn starts.* The assistant's turn k starts where the rendering of `messages[:k]` with the
+   generation prompt ends. That rendering has to be a prefix of the whole conversation's, or the conversation
+   is refused for training.
+2. *Pieces.* The rendered text is cut at those starts, and each piece is tokenised by itself, so no merge of
+   the tokenizer crosses the border between a prompt and what is generated after it. A piece other than the
+   first is tokenised as the middle of a text: without the space that sentencepiece puts in front of a text.
+3. *BOS.* The ids start with BOS once: where the template writes it, or else where the tokenizer puts it in
+   front of any plain text (what the model saw in pretraining). A BOS token that neither of them uses is not
+   added.
 
-The loss covers the assistant's turn from its start to its end-of-turn token. A template with `{% generation %}` says
-itself where that is; for others it is the answer's text followed by the end token that the template writes after it.
+The loss covers the assistant's turn from its start to its end-of-turn token. A template with generation
+markers says itself where that is; for others it is where the answer's text is followed by the end token.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.contract import Message
@@ -58,9 +61,9 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a template writes around an answer: white space before it, white space after it, the end-of-turn token.
+    """What a template writes around an answer: white space before and after it, then the end-of-turn token.
 
-    `end` and `end_id` are None when the template closes an answer with no token of the tokenizer's added ones.
+    `end` and `end_id` are None when no added token of the tokenizer closes an answer.
     """
 
     lead: str
@@ -99,10 +102,10 @@ def render(
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """Return the ids that a model is fed to generate the answer to `messages`.
 
-    A template that rewrites earlier turns as a conversation goes on still serves; only training on it is refused.
+    A template that rewrites earlier turns as a conversation goes on still serves; it only does not train.
     """
     text = render(tokenizer, messages, True)
-    starts = [len(prompt) for _, prompt in _prompts(tokenizer, messages) if text.startswith(prompt)]
+    starts = sorted(len(prompt) for _, prompt in _prompts(tokenizer, messages) if text.startswith(prompt))
     return [token for piece in _pieces(tokenizer, text, starts) for token in piece]
 
 
@@ -112,11 +115,13 @@ def encode_conversation(
     """Return a whole conversation as ids, with the loss on each answer and its end-of-turn token only.
 
     Args:
-        max_length: Cut at the right to this many tokens. The mask may then be all False; the caller counts such.
+        max_length: Cut at the right to this many tokens. The mask may then be all False; the caller counts
+            such.
 
     Raises:
-        ByzerError: There is no answer, an answer has no end-of-turn token, or the template writes an earlier turn in
-            another way once the conversation goes on (the model would never be prompted with what it learned).
+        ByzerError: There is no answer, an answer has no end-of-turn token, or the template writes an earlier
+            turn in another way once the conversation goes on (the model would never be prompted with what it
+            learned).
     """
     text, spans = _render(tokenizer, messages, False, spans=_has_markers(tokenizer))
     starts, answers = [], []
@@ -142,7 +147,7 @@ def encode_conversation(
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int | None = None) -> Encoded:
-    """Return a plain text and its end-of-sequence token as ids, all of them learned but a BOS in front (rule 3).
+    """Return a plain text and its end-of-sequence token as ids, all learned but a BOS in front (rule 3).
 
     Raises:
         ByzerError: The tokenizer has no end-of-sequence token.
@@ -159,7 +164,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int |
 def encode_row(
     tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], format: str, max_length: int | None = None
 ) -> Encoded:
-    """Return a row of any format as one example: `to_messages` and `encode_conversation`, or `encode_text`."""
+    """Return a row of any format as one example: a plain text, or else a conversation."""
     if format != "text":
         return encode_conversation(tokenizer, to_messages(row, format), max_length)
     text = row.get("text")
@@ -231,20 +236,18 @@ def _prompts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) ->
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, text: str, starts: Sequence[int]) -> list[list[int]]:
-    """Return the ids of the text before the first start, and of the text from each start to the next (rules 2, 3)."""
+    """Return the ids of the text before the first start, and from each start to the next (rules 2, 3)."""
     bounds = [*starts, len(text)]
     first = _with_bos(tokenizer, tokenizer.encode(text[: bounds[0]], add_special_tokens=False))
-    rest = [_encode_middle(tokenizer, text[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    rest = [_encode_middle(tokenizer, text[a:b]) for a, b in pairwise(bounds)]
     return [first, *rest]
 
 
 def _encode_middle(tokenizer: PreTrainedTokenizerBase, piece: str) -> list[int]:
     """Tokenise the middle of a text: after a newline, whose own ids are taken away again."""
     if _spaces_front(tokenizer):
-        newline, ids = (
-            tokenizer.encode("\n", add_special_tokens=False),
-            tokenizer.encode("\n" + piece, add_special_tokens=False),
-        )
+        newline = tokenizer.encode("\n", add_special_tokens=False)
+        ids = tokenizer.encode("\n" + piece, add_special_tokens=False)
         if ids[: len(newline)] == newline:
             return list(ids[len(newline) :])
     return list(tokenizer.encode(piece, add_special_tokens=False))
@@ -270,7 +273,7 @@ def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _local(spans: list[tuple[int, int]] | None, start: int, stop: int) -> int | None:
-    """Return where the marked text of the turn `[start, stop)` ends, relative to `start`; None without markers."""
+    """Return where the marked text of the turn `[start, stop)` ends, counted from `start`."""
     if spans is None:
         return None
     return max((end - start for _, end in spans if start < end <= stop), default=0)
@@ -293,7 +296,7 @@ def _learned(turn: str, answer: str, marked: int | None, around: Frame, ids: lis
             at + len(form + tail) for form in (answer, answer.strip()) if (at := turn.find(form + tail)) >= 0
         ]
         marked = min(ends, default=0)
-    # An answer may quote the end token, so it is the last one in the answer's text, not the first, that ends it.
+    # An answer may quote the end token: the last one in its text, not the first, ends it.
     count = turn.count(around.end, 0, marked)
     places = [place for place, token in enumerate(ids, 1) if token == around.end_id]
     return places[count - 1] if 0 < count <= len(places) else 0
@@ -308,6 +311,6 @@ def _unstable(number: int) -> ByzerError:
 
 def _endless(number: int) -> ByzerError:
     return ByzerError(
-        f"no end-of-turn token follows the answer in message {number + 1}, or the template changes that answer",
+        f"no end-of-turn token follows the answer in message {number + 1}, or the template rewrites it",
         do="a model would not learn to stop: use a chat template that ends every answer with an end token",
     )

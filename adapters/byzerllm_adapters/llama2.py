@@ -15,13 +15,14 @@ DEFAULT_TEMPLATE = (
     "{% if message['role'] == 'system' and loop.first %}"
     "{% set ns.system = '<<SYS>>\\n' + message['content'] + '\\n<</SYS>>\\n\\n' %}"
     "{% elif message['role'] == 'user' %}"
-    "{{ bos_token }}{{ '[INST] ' + ns.system + message['content'] | trim + ' [/INST]' }}{% set ns.system = '' %}"
+    "{{ bos_token }}{{ '[INST] ' + ns.system + message['content'] | trim + ' [/INST]' }}"
+    "{% set ns.system = '' %}"
     "{% elif message['role'] == 'assistant' %}"
     "{% generation %}{{ ' ' + message['content'] | trim + ' ' + eos_token }}{% endgeneration %}"
     "{% else %}{{ raise_exception('a system message comes first; the other roles are user and assistant') }}"
     "{% endif %}{% endfor %}"
 )
-"""Each question opens a sequence of its own (BOS … EOS), as Llama 2's chat models saw it; the prompt needs no ending."""
+"""Each question opens a sequence of its own (BOS … EOS), as Llama 2's chat models saw it."""
 
 load_tokenizer = partial(loading.load_tokenizer, template=DEFAULT_TEMPLATE)
 init_model = partial(causal_lm.init_model, load_tokenizer=load_tokenizer)

@@ -1,8 +1,9 @@
 """Load a model folder: the tokenizer, and the weights with every one of them accounted for.
 
-`dtype="auto"` is the checkpoint's own on a GPU. On a CPU it is float32, except that a 16-bit checkpoint of more than
-`LARGE` bytes stays in bfloat16 where the CPU multiplies it natively: generating one answer was then 1.2 to 1.4 times
-faster with 141 M parameters, even with 7 M, and 1.3 times slower with 1.4 M (one core of an AVX512-BF16 EPYC).
+`dtype="auto"` is the checkpoint's own on a GPU. On a CPU it is float32, except that a 16-bit checkpoint of
+more than `LARGE` bytes stays in bfloat16 where the CPU multiplies it natively. Measured on one answer
+at a time, one core of an AVX512-BF16 EPYC: 1.2 to 1.4 times faster with 141 M parameters, even with 7 M, and
+1.3 times slower with 1.4 M.
 """
 
 from __future__ import annotations
@@ -66,12 +67,12 @@ def load_model(
     Args:
         dtype: "auto" (see the module), "float32", "bfloat16" or "float16".
         device: A torch device; the first GPU, or else the CPU, by default.
-        quantization: "4" or "nf4" (NF4, doubly quantised), "8", or None. A peft adapter stays beside a quantised base,
-            since merging into four bits ruins quality.
+        quantization: "4" or "nf4" (NF4, doubly quantised), "8", or None. A peft adapter stays beside a
+            quantised base, since merging into four bits ruins quality.
 
     Raises:
-        ByzerError: A file is missing or unreadable, or weights are missing or of another shape than the model's; it
-            names the tensors. Nothing is ever left at random values.
+        ByzerError: A file is missing or unreadable, or weights are missing or of another shape than the
+            model's; it names the tensors. Nothing is ever left at random values.
     """
     folder = _folder(model_dir)
     options: dict[str, Any] = {

@@ -22,23 +22,33 @@ FAMILIES = {
 def find(pretrained_model_type: str) -> Adapter:
     """Import and return the adapter for `NAME`, `sft/NAME` or `sfft/NAME`.
 
-    `custom/MODULE` is a module of the user's that Python can import (on the workers too) and that has `init_model`.
+    `custom/MODULE` is a module of the user's, with `init_model`, that Python can import (on the workers too).
 
     Raises:
         ByzerError: No such family, with the nearest name and the list; or no such module of the user's.
     """
-    name = pretrained_model_type.strip()
-    name = name.removeprefix("sft/").removeprefix("sfft/")
+    name = check_name(pretrained_model_type)
     if name.startswith("custom/"):
         return _custom(name.removeprefix("custom/"))
-    if name not in FAMILIES:
+    return cast(Adapter, importlib.import_module(FAMILIES[name]))
+
+
+def check_name(pretrained_model_type: str) -> str:
+    """Return the family's name without importing it, nor anything heavy.
+
+    Raises:
+        ByzerError: No such family, with the nearest name and the list.
+    """
+    name = pretrained_model_type.strip()
+    name = name.removeprefix("sft/").removeprefix("sfft/")
+    if name not in FAMILIES and not name.startswith("custom/"):
         near = get_close_matches(name.lower(), FAMILIES, n=1)
         guess = f"did you mean {near[0]!r}? " if near else ""
         raise ByzerError(
             f"there is no adapter for pretrainedModelType {pretrained_model_type!r}",
             do=f"{guess}known: {', '.join(FAMILIES)}, custom/MODULE",
         )
-    return cast(Adapter, importlib.import_module(FAMILIES[name]))
+    return name
 
 
 def _custom(module: str) -> Adapter:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.infer_parameters import InferParameters
@@ -16,6 +19,8 @@ from .replica import Replica
 
 REPLICA_CPUS = 0.1
 """A CPU replica's reservation: small, so that a deployed model and a two-worker job fit on two cores."""
+
+T = TypeVar("T")
 
 _serve_lock = threading.Lock()
 
@@ -45,10 +50,13 @@ class Deployment:
 
     def describe(self) -> dict[str, Any]:
         """Return the model's folder, type and parameter count."""
-        from ray import serve
+        serve = _serve()
 
-        described: dict[str, Any] = serve.get_app_handle(self.application).describe.remote().result(timeout_s=60)
-        return described
+        def ask() -> dict[str, Any]:
+            described: dict[str, Any] = serve.get_app_handle(self.application).describe.remote().result(timeout_s=60)
+            return described
+
+        return off_loop(ask)
 
     def stream(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield ``{"text": so far, "extra": …}`` as it is generated. Closing the generator frees the replica.
@@ -56,38 +64,64 @@ class Deployment:
         Raises:
             ByzerError: the request cannot be answered, or the replica died.
         """
-        from ray import serve
         from ray.exceptions import RayError, RayTaskError
 
-        handle = serve.get_app_handle(self.application).options(stream=True)
-        response = handle.chat.remote(dict(request))
+        handle = _serve().get_app_handle(self.application).options(stream=True)
+        items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        responses: list[Any] = []
+
+        def receive() -> None:
+            try:
+                responses.append(handle.chat.remote(dict(request)))
+                for item in responses[0]:
+                    items.put(item)
+                items.put(None)
+            except Exception as error:  # noqa: BLE001 - raised below, on the caller's thread
+                items.put(error)
+
+        threading.Thread(target=receive, name="answer", daemon=True).start()
         ended = False
         try:
-            yield from response
+            while isinstance(item := items.get(), dict):
+                yield item
             ended = True
-        except RayTaskError as error:
-            ended = True
-            raise _cause(error) from None
-        except RayError as error:
-            raise ByzerError(
-                f"model {self.name!r} stopped answering: {type(error).__name__}",
-                do='"%byzerllm models" shows its state; ask again when it is RUNNING',
-            ) from None
+            if isinstance(item, RayError) and not isinstance(item, RayTaskError):
+                raise ByzerError(
+                    f"model {self.name!r} stopped answering: {type(item).__name__}",
+                    do='"%byzerllm models" shows its state; ask again when it is RUNNING',
+                )
+            if item is not None:
+                raise _cause(item)
         finally:
-            if not ended:
-                response.cancel()
+            if not ended and responses:
+                responses[0].cancel()
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         printer.text(f"model {self.name!r} ({self.status}, {self.replicas} replica{'s' * (self.replicas != 1)})")
 
 
+def off_loop(call: Callable[[], T]) -> T:
+    """Run ``call`` on a thread and return its result: a notebook's main thread runs an event loop, and Serve's
+    synchronous calls refuse to work there.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call).result()
+
+
+def _serve() -> Any:
+    """Import Serve, its remarks kept out of the cell that happens to run."""
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    return serve
+
+
 def ensure_serve() -> None:
     """Start Serve without HTTP proxies, once; takes seconds, so `setup` begins it in the background."""
-    from ray import serve
     from ray.serve.config import HTTPOptions
 
     with _serve_lock:
-        serve.start(http_options=HTTPOptions(location="NoServer"))
+        _serve().start(http_options=HTTPOptions(location="NoServer"))
 
 
 def deploy(
@@ -105,8 +139,8 @@ def deploy(
         ByzerError: the model does not load (the adapter's own error), or there is no room for it.
     """
     import ray
-    from ray import serve
 
+    serve = _serve()
     ensure_serve()
     gpus = float(sys_conf["num_gpus"]) if ray.cluster_resources().get("GPU") else 0.0
     cpus = float(sys_conf.get("num_cpus") or (1.0 if gpus else REPLICA_CPUS))
@@ -131,10 +165,8 @@ def deploy(
 
 def listed(owner: str | None = None) -> list[Deployment]:
     """All deployed models (of ``owner``), the last deployed first."""
-    from ray import serve
-
     with _serve_lock:
-        applications = serve.status().applications
+        applications = _serve().status().applications
     found = []
     for name, status in applications.items():
         whose, _, model = name.partition("/")
@@ -167,9 +199,7 @@ def undeploy(name: str, owner: str, seconds: float = 30.0) -> None:
     Raises:
         ByzerError: there is none of that name.
     """
-    from ray import serve
-
-    serve.delete(get(name, owner).application)
+    _serve().delete(get(name, owner).application)
     deadline = time.monotonic() + seconds
     while any(d.name == name for d in listed(owner)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",  # a driver that is given an address does not turn it on by itself
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps every listener on the loopback address
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "0",  # Serve's own remarks would land in the cell that runs
 }
 START_SECONDS = 120
 

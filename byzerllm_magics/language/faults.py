@@ -30,8 +30,6 @@ _SHOWN = {
     "_EQ": "`=`",
     "FORMAT": "LLM.``",
     "KEY": 'key="value"',
-    "WORD": "a name",
-    "QUOTED": "a quoted value",
 }
 
 
@@ -64,10 +62,8 @@ def not_a_statement(piece: list[Token]) -> Fault | None:
     if later:
         return f"`{later}` is a statement of the language that is not spoken here yet", _instead(later)
     if first.type == "BANG":
-        return (
-            f"{name} is not a command",
-            "known are !byzerllm setup …, model remove NAME and model exists NAME",
-        )
+        known_ones = "!byzerllm setup …, !byzerllm model remove NAME and !byzerllm model exists NAME"
+        return f"`{_short(' '.join(piece[:2]))}` is not a command", f"known are {known_ones}"
     if first.type == "_RUN":
         return f"`run … as {name}` is not known here", "write: run command as LLM.`` where …"
     near = difflib.get_close_matches(name.lower(), ["run", "set", "load", "select"], n=1)
@@ -195,6 +191,8 @@ def _statement_form(expected: set[str]) -> str:
 
 
 def _list(expected: set[str]) -> str:
+    if "WORD" in expected:  # where a name may stand, so may keywords and a quoted one
+        return "a name"
     names = [shown for name, shown in _SHOWN.items() if name in expected]
     return " or ".join(names) if names else "the end of the statement"
 

@@ -112,16 +112,14 @@ class Reader:
         skipping, already = False, len(self.problems)
         for index, token in enumerate(piece):
             fault = faults.of_token(token)
+            before = skipping
             try:
                 parser.feed_token(token)
-            except UnexpectedToken:
-                fault = (
-                    None if skipping else fault or faults.unexpected(piece, index, parser.accepts(), start)
-                )
-                skipping = True
-            else:
                 skipping = False
-            if fault:
+            except UnexpectedToken:
+                fault = fault or faults.unexpected(piece, index, parser.accepts(), start)
+                skipping = True
+            if fault and not (before and skipping):
                 self.problems.append((self.span([token]), *fault))
         try:
             return cast("Tree[Token]", parser.feed_eof(piece[-1]))

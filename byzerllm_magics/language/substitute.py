@@ -70,4 +70,4 @@ def _reference_span(text: str, value: Span, name: str) -> Span:
 def _undefined(name: str, span: Span, names: tuple[str, ...]) -> Problem:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean ${{{near[0]}}}? Otherwise define" if near else "define"
-    return span, f"${{{name}}} is not defined", f"{hint} it before this cell: set {name} = '''…''';"
+    return span, f"${{{name}}} is not defined", f"{hint} it first, by set or as a Python variable"

@@ -15,7 +15,6 @@ Showing the job anew mends it.
 from __future__ import annotations
 
 import base64
-import html
 import threading
 import time
 import uuid
@@ -66,7 +65,7 @@ class LiveOutput:
 
         Args:
             widget: Any ipywidgets widget.
-            bundle: Its static twin at this moment.
+            bundle: Its static twin at this moment; with a hider it has a "text/html".
             hider: The view, `widget` itself or one inside it, that hides the still where it is alive. With it
                 the twin follows the widget as an output of its own, which `snapshot` refreshes without
                 touching the widget; without it the twin is part of the widget's output.
@@ -110,17 +109,9 @@ class LiveOutput:
 
 
 def _still(bundle: Bundle, css_class: str) -> dict[str, Any]:
-    """Return a twin as HTML: a live view can hide it by its class, an untrusted notebook keeps it."""
-    data, metadata = bundle
-    summary = html.escape(data["text/plain"])
-    picture = ""
-    if "image/png" in data:
-        size, source = metadata["image/png"], base64.b64encode(data["image/png"]).decode()
-        picture = (
-            f'<img width="{size["width"]}" height="{size["height"]}" alt="Loss chart" '
-            f'src="data:image/png;base64,{source}">'
-        )
-    markup = f'<div class="{css_class}"><pre>{summary}</pre>{picture}</div>'
+    """Return a twin in an element that a live view can hide by its class."""
+    data, _ = bundle
+    markup = f'<div class="{css_class}">{data["text/html"]}</div>'
     return {"text/html": markup, "text/plain": data["text/plain"]}
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from byzerllm_magics.widgets.loss_chart import SMOOTHED, chart_columns, window
+from byzerllm_magics.widgets.loss_chart import SMOOTHED, chart_columns
+from byzerllm_magics.widgets.series import downsample
 
 if TYPE_CHECKING:
     from byzerllm_magics.widgets.job_state import JobState
@@ -31,14 +34,15 @@ def chart_png(state: JobState) -> bytes:
     from PIL import Image
 
     dpi = 100
-    figure = Figure(
-        figsize=(WIDTH / dpi, HEIGHT / dpi), dpi=dpi * DENSITY, layout="constrained", facecolor="none"
-    )
+    figure = Figure(figsize=(WIDTH / dpi, HEIGHT / dpi), dpi=dpi * DENSITY, layout="constrained")
+    figure.patch.set_alpha(0)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor="none")
-    columns = window(chart_columns(state), [], points=1600)
-    axes.plot(columns["step"], columns["loss"], color=_LINE, alpha=0.45, linewidth=0.9)
-    axes.plot(columns["step"], columns[SMOOTHED], color=_LINE, linewidth=1.8)
+    columns = chart_columns(state)
+    axes.plot(
+        *downsample(columns["step"], columns["loss"], points=800), color=_LINE, alpha=0.45, linewidth=0.9
+    )
+    axes.plot(*downsample(columns["step"], columns[SMOOTHED], points=400), color=_LINE, linewidth=1.8)
     axes.vlines(state.checkpoints, 0, 0.04, transform=axes.get_xaxis_transform(), color=_MARK, linewidth=1.2)
     # Not the job's name: it may be Chinese, for which matplotlib's own font has no glyphs.
     axes.set_title(f"loss · {steps_done(state)} · {state.state}", color=_TEXT, fontsize=9, loc="left")
@@ -49,8 +53,8 @@ def chart_png(state: JobState) -> bytes:
     axes.locator_params("x", integer=True)
     axes.spines[:].set_visible(False)
     canvas.draw()
-    # A palette of 64 colours halves the file and cannot be seen in a line chart.
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).quantize(64, method=Image.Quantize.FASTOCTREE)
+    # A palette of 16 colours halves the file and cannot be seen in a line chart.
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).quantize(16, method=Image.Quantize.FASTOCTREE)
     file = io.BytesIO()
     image.save(file, format="PNG", optimize=True, dpi=(dpi * DENSITY, dpi * DENSITY))
     return file.getvalue()
@@ -81,7 +85,7 @@ def steps_done(state: JobState) -> str:
     return f"step {state.step:,}" + ("" if state.total_steps is None else f" of {state.total_steps:,}")
 
 
-def sparkline(values: np.ndarray, width: int = 32) -> str:
+def sparkline(values: np.ndarray, width: int = 24) -> str:
     """Return (n,) values as at most `width` bars, each the mean of its share, blank where none is finite."""
     means = []
     for part in np.array_split(values, min(width, len(values))):
@@ -96,8 +100,16 @@ def sparkline(values: np.ndarray, width: int = 32) -> str:
 
 
 def job_bundle(state: JobState) -> Bundle:
-    """Return the job as `image/png` (once it has metrics) and `text/plain`."""
-    data: dict[str, Any] = {"text/plain": job_summary(state)}
+    """Return the job as `text/html` (summary and chart), `image/png` (once it has metrics) and `text/plain`.
+
+    The HTML uses nothing that an untrusted notebook loses.
+    """
+    summary = job_summary(state)
+    markup = f'<pre style="margin: 0">{html.escape(summary)}</pre>'
     if not state.points():
-        return data, {}
-    return data | {"image/png": chart_png(state)}, {"image/png": {"width": WIDTH, "height": HEIGHT}}
+        return {"text/html": markup, "text/plain": summary}, {}
+    chart = chart_png(state)
+    source = base64.b64encode(chart).decode()
+    markup += f'<img width="{WIDTH}" height="{HEIGHT}" alt="Loss chart" src="data:image/png;base64,{source}">'
+    data = {"text/html": markup, "image/png": chart, "text/plain": summary}
+    return data, {"image/png": {"width": WIDTH, "height": HEIGHT}}

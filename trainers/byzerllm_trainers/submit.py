@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.model_folder import check_model_folder
 from byzerllm_adapters.parameters import read
 from byzerllm_adapters.rows import detect_format
 
@@ -57,10 +58,10 @@ def submit(
         ByzerError: anything that would keep the job from running; nothing was started or written then.
     """
     train = read(TrainParameters, parameters)
-    registry.find(train.family)
+    registry.check_name(train.family)
     loop_settings(train)  # refuses contradictions
     if get_model is None or not train.sfft.tokenizer_path:
-        _check_model_folder(train.local_model_dir)
+        check_model_folder(train.local_model_dir)
     _check_data(train, table)
     name = train.name or f"{train.method}-{owner}-{time.strftime('%Y%m%d-%H-%M-%S')}"
     request = JobRequest(
@@ -84,29 +85,6 @@ def submit(
         shutil.rmtree(folder.root)
         raise
     return folder
-
-
-def _check_model_folder(model_dir: str | None) -> None:
-    if not model_dir:
-        raise ByzerError("no model to train", do='give localModelDir="path/of/a/transformers/folder"')
-    path = Path(model_dir).expanduser()
-    if not path.is_dir():
-        raise ByzerError(f"no folder {model_dir}", where='in "localModelDir"', do=_beside(path))
-    if not (path / "config.json").is_file():
-        raise ByzerError(
-            f"{model_dir} has no config.json, so it is not a transformers model folder",
-            where='in "localModelDir"',
-            do="save a model there with model.save_pretrained(…) and its tokenizer with tokenizer.save_pretrained(…)",
-        )
-
-
-def _beside(path: Path) -> str:
-    """Say what there is where ``path`` is not."""
-    import difflib
-
-    names = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f'did you mean "{path.parent / near[0]}"?' if near else f"paths are relative to {Path.cwd()}"
 
 
 def _check_data(train: TrainParameters, table: pa.Table | None) -> None:

@@ -1,7 +1,7 @@
 """One conversation at a time through `model.generate`, streamed token by token.
 
-A thread generates and puts token ids into a queue; whoever iterates over the answer decodes them. Another request for
-the same model waits for its turn.
+A thread generates and puts token ids into a queue; whoever iterates over the answer decodes them. Another
+request for the same model waits for its turn.
 """
 
 from __future__ import annotations
@@ -94,10 +94,11 @@ def generate(
     """Start generating what follows `ids`; the stream yields after every token that completes a character.
 
     Args:
-        frame: What the template writes around an answer: its white space is not shown, its end token ends the answer.
+        frame: What the template writes around an answer: its space is not shown, its end token stops.
 
     Raises:
-        ByzerError: The prompt leaves no room for an answer. What goes wrong while generating is raised by the stream.
+        ByzerError: The prompt leaves no room for an answer. What goes wrong while generating is raised by the
+            stream.
     """
     room = _room(model, len(ids), sampling)
     stops = _stops(model, tokenizer, frame)
@@ -219,7 +220,7 @@ def _stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, frame: Fr
 
 
 def _config(sampling: Sampling, room: int, stops: list[int]) -> GenerationConfig:
-    """Return transformers' configuration, explicit where a model folder's own would win over an unset value."""
+    """Return transformers' configuration; what is left unset there, the model folder's own decides."""
     greedy = sampling.temperature <= 0
     return GenerationConfig(
         max_new_tokens=room,

@@ -20,7 +20,9 @@ CORPUS = [
 ] * 8
 
 CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% for m in messages %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 LLAMA3 = (
@@ -54,7 +56,9 @@ def byte_level() -> Tokenizer:
 
 
 def metaspace() -> Tokenizer:
-    """As sentencepiece does it: a space in front of a text, unknown characters as bytes, BOS before plain text."""
+    """As sentencepiece does it: a space in front of a text, unknown characters as bytes, BOS before plain
+    text.
+    """
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.decoder = decoders.Sequence(
@@ -78,11 +82,15 @@ RAW = {"bytes": byte_level, "metaspace": metaspace}
 
 @pytest.fixture(scope="session")
 def tokenizers() -> Callable[..., PreTrainedTokenizerFast]:
-    """A function that returns the tokenizer of a kind ("bytes", "metaspace") with a template of a name, or none."""
+    """A function that returns the tokenizer of a kind ("bytes", "metaspace") with a template of a name, or
+    none.
+    """
     made: dict[tuple[str, str | None], PreTrainedTokenizerFast] = {}
     raw = {name: make().to_str() for name, make in RAW.items()}
 
-    def make(kind: str = "bytes", template: str | None = "default", **options: Any) -> PreTrainedTokenizerFast:
+    def make(
+        kind: str = "bytes", template: str | None = "default", **options: Any
+    ) -> PreTrainedTokenizerFast:
         if options or (kind, template) not in made:
             names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"} | options
             tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(raw[kind]), **names)

@@ -27,7 +27,33 @@ def turns(*texts, system=None):
     return head + [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
 
 
-FRAGMENTS = [" ", "\n", ":", "Hello", "</s>", "<s>", "[INST]", "你好", "<|im_end|>", "<|eot|>", "User:", "Assistant:"]
+def written(tokenizers, question, answer):
+    """A byte-level tokenizer whose template writes turns this way."""
+    tokenizer = tokenizers("bytes", None, eos_token="</s>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}"
+        + question
+        + "{% else %}"
+        + answer
+        + "{% endif %}{% endfor %}"
+    )
+    return tokenizer
+
+
+FRAGMENTS = [
+    " ",
+    "\n",
+    ":",
+    "Hello",
+    "</s>",
+    "<s>",
+    "[INST]",
+    "你好",
+    "<|im_end|>",
+    "<|eot|>",
+    "User:",
+    "Assistant:",
+]
 text = (
     st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.characters(codec="utf-8")), min_size=1, max_size=8)
     .map("".join)
@@ -83,13 +109,10 @@ def test_the_mask_of_a_conversation_token_by_token(tokenizers):
 
 
 def test_no_merge_crosses_the_border_of_a_prompt(tokenizers):
-    tokenizer = tokenizers("bytes", "chatml")
-    assert len(tokenizer.encode("lo there", add_special_tokens=False)) < 8  # there is something to merge
-    tokenizer = tokenizers("bytes", None, eos_token="</s>")
-    tokenizer.chat_template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
-    encoded = encode_conversation(tokenizer, turns("Hel", "lo"))
-    assert encoded.ids != tokenizer.encode("Hello</s>", add_special_tokens=False)
-    assert tokenizer.decode([i for i, on in zip(encoded.ids, encoded.mask, strict=True) if on]) == "lo</s>"
+    tokenizer = written(tokenizers, "{{ m.content }}", "{{ m.content + eos_token }}")
+    encoded = encode_conversation(tokenizer, turns("The qu", "ick"))
+    assert encoded.ids != tokenizer.encode("The quick</s>", add_special_tokens=False)
+    assert tokenizer.decode([i for i, on in zip(encoded.ids, encoded.mask, strict=True) if on]) == "ick</s>"
 
 
 def test_the_answer_starts_with_the_token_that_a_byte_level_model_would_write(tokenizers):
@@ -150,20 +173,18 @@ def test_truncation_cuts_at_the_right_and_may_leave_nothing_to_learn(tokenizers)
     assert encode_conversation(tokenizer, turns("Hello there", "Hello"), max_length=999) == whole
 
 
-def test_a_template_that_never_ends_an_answer_is_refused(tokenizers):
-    tokenizer = tokenizers("bytes", None, eos_token="</s>")
-    for answer in ("{{ m.content }}", "{% generation %}{{ m.content }}{% endgeneration %}{{ eos_token }}"):
-        tokenizer.chat_template = (
-            "{% for m in messages %}{% if m.role == 'user' %}{{ 'Q' + m.content }}{% else %}" + answer + "{% endif %}{% endfor %}"
-        )
-        with pytest.raises(ByzerError, match="no end-of-turn token follows the answer in message 2"):
-            encode_conversation(tokenizer, turns("q", "a"))
+@pytest.mark.parametrize(
+    "answer", ["{{ m.content }}", "{% generation %}{{ m.content }}{% endgeneration %}{{ eos_token }}"]
+)
+def test_a_template_that_never_ends_an_answer_is_refused(tokenizers, answer):
+    tokenizer = written(tokenizers, "{{ 'Q' + m.content }}", answer)
+    with pytest.raises(ByzerError, match="no end-of-turn token follows the answer in message 2"):
+        encode_conversation(tokenizer, turns("q", "a"))
 
 
-def test_only_the_last_answer_ended_is_refused(tokenizers):
-    tokenizer = tokenizers("bytes", None, eos_token="</s>")
-    tokenizer.chat_template = (
-        "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' and loop.last %}{{ eos_token }}{% endif %}{% endfor %}"
+def test_an_end_after_the_last_answer_only_is_refused(tokenizers):
+    tokenizer = written(
+        tokenizers, "{{ m.content }}", "{{ m.content }}{% if loop.last %}{{ eos_token }}{% endif %}"
     )
     encode_conversation(tokenizer, turns("q", "a"))
     with pytest.raises(ByzerError, match="message 2"):
@@ -171,15 +192,28 @@ def test_only_the_last_answer_ended_is_refused(tokenizers):
 
 
 def test_a_template_that_rewrites_earlier_turns_serves_but_does_not_train(tokenizers):
-    tokenizer = tokenizers("bytes", None, eos_token="</s>")
-    tokenizer.chat_template = (  # the system message moves to the last question, as in some Mistral templates
-        "{% for m in messages %}{% if m.role == 'user' %}{% if loop.index > messages|length - 2 %}{{ 'S' }}{% endif %}{{ '[' + m.content + ']' }}"
-        "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
-    )
+    # What stands before the last question moves on with it, as the system message of some Mistral templates.
+    late = "{% if loop.index > messages|length - 2 %}S{% endif %}"
+    tokenizer = written(tokenizers, late + "{{ '[' + m.content + ']' }}", "{{ m.content + eos_token }}")
     encode_conversation(tokenizer, turns("q", "a"))
     with pytest.raises(ByzerError, match="changes what comes before message 2"):
         encode_conversation(tokenizer, turns("q", "a", "r", "b"))
     assert tokenizer.decode(encode_prompt(tokenizer, turns("q", "a", "r"))) == "[q]a</s>S[r]"
+
+
+def test_thoughts_that_a_template_puts_before_the_last_answer_are_learned_too(tokenizers):
+    # As Qwen 3 does it: the prompt of an earlier turn is still the prefix of the whole conversation.
+    think = "{% if loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    tokenizer = written(tokenizers, "{{ m.content }}", think + "{{ m.content + eos_token }}")
+    encoded = encode_conversation(tokenizer, turns("q", "a", "r", "b"))
+    learned = tokenizer.decode([i for i, on in zip(encoded.ids, encoded.mask, strict=True) if on])
+    assert learned == "a</s><think>\n\n</think>\n\nb</s>"
+
+
+def test_an_answer_that_the_template_rewrites_is_refused(tokenizers):
+    tokenizer = written(tokenizers, "{{ m.content }}", "{{ m.content.split('</think>')[-1] + eos_token }}")
+    with pytest.raises(ByzerError, match="or the template rewrites it"):
+        encode_conversation(tokenizer, turns("q", "<think>hm</think>a"))
 
 
 @pytest.mark.parametrize(

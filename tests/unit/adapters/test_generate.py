@@ -29,7 +29,12 @@ def greedy(**options):
 def reference(model, ids, new, **options):
     prompt = torch.tensor([ids])
     out = model.generate(
-        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=new, do_sample=False, pad_token_id=2, **options
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=new,
+        do_sample=False,
+        pad_token_id=2,
+        **options,
     )
     return out[0, len(ids) :].tolist()
 
@@ -160,7 +165,10 @@ def test_what_goes_wrong_in_the_thread_is_raised_to_the_reader(model, tokenizer,
 
 def test_sampling_takes_effect(model, tokenizer):
     def answers(**options):
-        return {str(generate(model, tokenizer, [20, 30], Sampling(max_new_tokens=8, **options), PLAIN)) for _ in range(6)}
+        return {
+            str(generate(model, tokenizer, [20, 30], Sampling(max_new_tokens=8, **options), PLAIN))
+            for _ in range(6)
+        }
 
     assert len(answers(temperature=0)) == 1
     assert len(answers(temperature=5.0, top_p=1.0)) > 1
@@ -170,7 +178,9 @@ def test_sampling_takes_effect(model, tokenizer):
 
 def test_a_folders_own_generation_settings_do_not_disturb_greedy(model, tokenizer, recwarn):
     before = str(generate(model, tokenizer, [20, 30], greedy(max_new_tokens=8), PLAIN))
-    model.generation_config.update(do_sample=True, temperature=3.0, top_p=0.5, top_k=5, num_beams=2, use_cache=False)
+    model.generation_config.update(
+        do_sample=True, temperature=3.0, top_p=0.5, top_k=5, num_beams=2, use_cache=False
+    )
     assert str(generate(model, tokenizer, [20, 30], greedy(max_new_tokens=8), PLAIN)) == before
     assert not recwarn.list
 

@@ -73,7 +73,7 @@ def test_tied_weights_are_not_missing(tmp_path, make_model):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda f: shutil.rmtree(f), "no model folder"),
+        (shutil.rmtree, "no model folder"),
         (lambda f: (f / "config.json").unlink(), "no config.json"),
         (lambda f: (f / "config.json").write_text("{"), "not JSON"),
         (lambda f: (f / "config.json").write_text('{"model_type": "nope"}'), "does not load"),
@@ -100,6 +100,15 @@ def test_a_pickle_that_would_run_code_is_refused(folder):
     assert not (folder / "owned").exists()
 
 
+def test_code_in_a_folder_is_not_run_and_the_error_says_how_to_allow_it(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text("raise SystemExit('the code ran')")
+    with pytest.raises(ByzerError, match='add trust_remote_code="true"'):
+        load_model(folder)
+
+
 def test_dtype_is_what_was_asked_for_and_float32_on_a_cpu_by_default(folder, monkeypatch):
     assert load_model(folder, dtype="bfloat16", device="cpu").dtype == torch.bfloat16
     load_model(folder, dtype="bfloat16", device="cpu").save_pretrained(folder)
@@ -123,7 +132,9 @@ def test_an_adapter_folder_is_served_as_base_and_adapter(model_dir, adapter):
 
 def test_a_relative_base_is_found_from_the_working_folder(model_dir, adapter, monkeypatch):
     config = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": model_dir.name}))
+    (adapter / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": model_dir.name})
+    )
     monkeypatch.chdir(model_dir.parent)
     assert load_model(adapter)
     monkeypatch.chdir(adapter)

@@ -29,7 +29,9 @@ def test_an_unknown_family_is_refused_with_the_nearest_and_the_list():
 
 def test_a_module_of_the_users_is_an_adapter(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "mine_1.py").write_text("def init_model(model_dir, infer_params={}, sys_conf={}): return 1, 2")
+    (tmp_path / "mine_1.py").write_text(
+        "def init_model(model_dir, infer_params={}, sys_conf={}): return 1, 2"
+    )
     (tmp_path / "mine_2.py").write_text("")
     (tmp_path / "mine_3.py").write_text("import not_there_at_all")
     assert registry.find("sft/custom/mine_1").init_model("x") == (1, 2)
@@ -49,7 +51,7 @@ def test_light_modules_import_nothing_heavy():
     code = (
         "import sys, byzerllm_adapters, byzerllm_adapters.engines, byzerllm_adapters.contract\n"
         "import byzerllm_adapters.registry, byzerllm_adapters.rows, byzerllm_adapters.conversations\n"
-        "heavy = {'torch', 'ray', 'transformers', 'pandas', 'matplotlib', 'pydantic', 'lark', 'duckdb', 'jinja2'}\n"
+        "heavy = {'torch', 'ray', 'transformers', 'pandas', 'matplotlib', 'pydantic', 'lark', 'duckdb'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -62,7 +62,11 @@ def test_moss_openai_and_sharegpt_become_the_same_messages():
     assert flat(to_messages({"conversation": [{"human": "q", "assistant": "a"}]}, "moss")) == expected
     openai = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     assert flat(to_messages({"messages": openai}, "messages")) == expected
-    sharegpt = [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    sharegpt = [
+        {"from": "system", "value": "s"},
+        {"from": "human", "value": "q"},
+        {"from": "gpt", "value": "a"},
+    ]
     assert flat(to_messages({"conversations": sharegpt}, "sharegpt")) == [(SYSTEM, "s"), *expected]
 
 

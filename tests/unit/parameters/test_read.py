@@ -1,4 +1,4 @@
-"""Raw keys and values -> declared parameters: every notation that is accepted, every problem that is named."""
+"""Raw keys and values -> declared parameters: every notation accepted, every problem named."""
 
 import pickle
 

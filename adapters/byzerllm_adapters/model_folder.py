@@ -1,0 +1,33 @@
+"""A look at a model folder before anything is started for it; imports nothing heavy."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from byzerllm_adapters.errors import ByzerError
+
+
+def check_model_folder(model_dir: str) -> Path:
+    """Return the absolute path of a model (or peft adapter) folder.
+
+    Raises:
+        ByzerError: there is no such folder (with the nearest name), or it holds no model.
+    """
+    path = Path(model_dir).expanduser().absolute()
+    if not path.is_dir():
+        raise ByzerError(f'no folder "{model_dir}"', where="in localModelDir", do=_instead(path))
+    if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ByzerError(
+            f'"{model_dir}" has no config.json, so it is not a transformers model folder',
+            where="in localModelDir",
+            do="save model and tokenizer there with their save_pretrained(…)",
+        )
+    return path
+
+
+def _instead(path: Path) -> str:
+    """Say what there is where ``path`` is not."""
+    siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    return f'did you mean "{path.parent / near[0]}"?' if near else f"paths are relative to {Path.cwd()}"

@@ -1,0 +1,224 @@
+"""Training jobs as a kernel sees them: handles by name, the list of known jobs, and what a view shows."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers import follow
+from byzerllm_trainers.job_folder import FINAL_STATES, JobFolder, Record, read_json, write_json
+
+from ..state_folder import state_folder
+from ..widgets.job_state import SERIES, JobState
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LIVENESS_SECONDS = 5.0
+"""How often a silent job's coordinator is looked for."""
+
+
+class Job:
+    """A training job: a name for its folder. Cheap to make, true in any kernel.
+
+    Args:
+        folder: The job's folder.
+    """
+
+    def __init__(self, folder: JobFolder) -> None:
+        self.folder = folder
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.folder.name
+
+    @property
+    def model(self) -> str:
+        """The result's folder: what ``localModelDir`` takes, once the job has finished."""
+        return str(self.folder.model)
+
+    @property
+    def state(self) -> str:
+        """``preparing``, ``starting``, ``running``, ``restarting``, ``finished``, ``failed`` or ``stopped``."""
+        return JobWatch(self.folder).look().state
+
+    def wait(self, on_look: Callable[[], None] = lambda: None) -> Record:
+        """Wait for the end and return the result row.
+
+        Raises:
+            ByzerError: the job failed.
+        """
+        follow.wait(self.folder, on_look)
+        return follow.result_row(self.folder)
+
+    def stop(self) -> None:
+        """Ask the job to save a checkpoint and end after the current step.
+
+        Raises:
+            ByzerError: it is not running.
+        """
+        import ray
+        from byzerllm_trainers.gang import NAMESPACE
+
+        try:
+            coordinator = ray.get_actor(self.name, NAMESPACE)
+        except ValueError:
+            raise ByzerError(f"job {self.name!r} is not running: it is {self.state}") from None
+        ray.get(coordinator.stop.remote())
+
+    def metrics(self) -> pd.DataFrame:
+        """Return all steps: step, loss, learning_rate, grad_norm, tokens, tokens_per_second, seconds."""
+        import pandas as pd
+
+        return pd.DataFrame(self.folder.metrics())
+
+    def result(self) -> Record:
+        """Return the result row as far as the job is."""
+        return follow.result_row(self.folder)
+
+    def logs(self, rank: int | None = None, lines: int = 50) -> str:
+        """Return the last lines of a rank's log, or of the coordinator's and every rank's.
+
+        Raises:
+            ByzerError: there is no such log.
+        """
+        pattern = "*.log" if rank is None else f"rank-{rank}.log"
+        files = sorted(self.folder.logs.glob(pattern))
+        if not files:
+            raise ByzerError(f"job {self.name!r} has no log{'' if rank is None else f' of rank {rank}'} yet")
+        tails = [(path.name, path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) for path in files]
+        return "\n".join(line for name, tail in tails for line in (f"── {name}", *tail))
+
+    def __repr__(self) -> str:
+        return f"Job({self.name!r}, {self.state}, {self.folder.root})"
+
+
+def remember(folder: JobFolder) -> None:
+    """Keep a job's place, so that any later kernel finds it by name."""
+    known = state_folder() / "jobs"
+    known.mkdir(exist_ok=True)
+    write_json(known / f"{folder.name}.json", {"folder": str(folder.root)})
+
+
+def find(name: str) -> Job:
+    """Return a job by name (or by its folder's path).
+
+    Raises:
+        ByzerError: none is known; the nearest name.
+    """
+    record = state_folder() / "jobs" / f"{Path(name).name}.json"
+    places = [Path(name), Path("jobs") / name]
+    if record.exists():
+        places.insert(0, Path(read_json(record)["folder"]))
+    for place in places:
+        folder = JobFolder(place)
+        if folder.exists():
+            return Job(folder)
+    known = [job.name for job in listed()]
+    near = difflib.get_close_matches(name, known, n=1)
+    do = f'did you mean "{near[0]}"?' if near else '"%byzerllm jobs" lists them; a folder\'s path works too'
+    raise ByzerError(f"no job {name!r}", where=f"known: {', '.join(known[:8]) or 'none'}", do=do)
+
+
+def listed() -> list[Job]:
+    """All jobs that this user started and whose folders still exist, the newest first."""
+    records = (state_folder() / "jobs").glob("*.json")
+    folders = [JobFolder(read_json(path)["folder"]) for path in records]
+    there = [folder for folder in folders if folder.exists()]
+    return [Job(f) for f in sorted(there, key=lambda f: -(f.root / "job.json").stat().st_mtime)]
+
+
+class JobWatch:
+    """Keeps a `JobState` in step with a job's folder; each look reads only what is new.
+
+    Args:
+        folder: The job's folder.
+        is_alive: Whether a job's coordinator lives; asked now and then while the folder is silent.
+    """
+
+    def __init__(self, folder: JobFolder, is_alive: Callable[[str], bool] | None = None) -> None:
+        request = folder.request()
+        method = str(request["parameters"]["pretrainedModelType"]).partition("/")[0]
+        self._folder, self._is_alive = folder, is_alive
+        self._metrics = follow.Cursor(folder.root / "metrics.jsonl")
+        self._events = follow.Cursor(folder.root / "events.jsonl")
+        self._steps: list[int] = []
+        self._values: dict[str, list[float]] = {name: [] for name in SERIES}
+        self._heard = time.monotonic()
+        self.state = JobState(folder.name, str(folder.root), method, workers=int(request["workers"]))
+
+    def look(self) -> JobState:
+        """Read what is new and return the state."""
+        records, events = self._metrics.advance(), self._events.advance()
+        for event in events:
+            self._apply(event)
+        if records:
+            self._extend(records)
+        if records or events:
+            self._heard = time.monotonic()
+        elif self.state.active and self._is_alive and time.monotonic() - self._heard > LIVENESS_SECONDS:
+            self._heard = time.monotonic()
+            if not self._is_alive(self._folder.name) and not follow.events_left(self._folder):
+                self.state.state = "failed"
+                self.state.message = "its coordinator is gone (was the cluster shut down?); checkpoints are kept"
+        return self.state
+
+    def _apply(self, event: Record) -> None:
+        state, name = self.state, event["event"]
+        state.attempt = int(event["attempt"])
+        state.started = state.started or event["time"]
+        if name == "checkpoint":
+            state.checkpoints = sorted({*state.checkpoints, int(event["step"])})
+            return
+        if name == "prepared":
+            counts = {k: v for k, v in event.items() if k not in ("event", "time", "attempt") and v}
+            state.message = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in counts.items())
+            return
+        state.state = name
+        state.total_steps = event.get("total_steps", state.total_steps)
+        state.message = event.get("message", "" if name == "running" else state.message)
+        if name in FINAL_STATES:
+            state.finished = event["time"]
+            state.message = event["error"][0] if name == "failed" else ""
+
+    def _extend(self, records: list[Record]) -> None:
+        """Append steps; a step that a newer attempt repeats replaces the older one and what followed it."""
+        import numpy as np
+
+        for record in records:
+            while self._steps and self._steps[-1] >= record["step"]:
+                self._steps.pop()
+                for values in self._values.values():
+                    values.pop()
+            self._steps.append(int(record["step"]))
+            for name, values in self._values.items():
+                values.append(float(record[name]))
+        self.state.step = self._steps[-1]
+        self.state.series = {"step": np.array(self._steps), **{k: np.array(v) for k, v in self._values.items()}}
+
+
+def table(jobs: list[Job]) -> pd.DataFrame:
+    """One row a job: name, state, steps, loss, seconds, base, folder."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for job in jobs:
+        state = JobWatch(job.folder).look()
+        rows.append(
+            {
+                "name": job.name,
+                "method": state.method,
+                "state": state.state,
+                "step": state.step,
+                "of": state.total_steps,
+                "loss": state.last("loss"),
+                "seconds": round(state.elapsed(time.time()) or 0, 1),
+                "folder": state.folder,
+            }
+        )
+    return pd.DataFrame(rows, columns=["name", "method", "state", "step", "of", "loss", "seconds", "folder"])

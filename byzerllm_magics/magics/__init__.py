@@ -1,0 +1,19 @@
+"""The magics: one small module a subcommand, found by a dispatch table. Importing this imports nothing heavy."""
+
+from __future__ import annotations
+
+SUBCOMMANDS = {
+    "setup": "settings, and the cluster: started here, or connected to",
+    "run": "deploy a model, fine-tune or pretrain one",
+    "jobs": "training jobs, as a table",
+    "models": "deployed models, as a table",
+    "attach": "show a job again, live, in any kernel",
+    "wait": "wait for a job's end",
+    "stop": "save a checkpoint and end a job",
+    "logs": "a job's logs",
+    "undeploy": "delete a deployed model",
+    "status": "the cluster, its models and jobs",
+    "params": "the keys that a cell may hold",
+    "shutdown": "end the embedded cluster",
+}
+"""A new subcommand is one module of this name with ``parser()`` and ``call(context)``, and its line here."""

@@ -1,0 +1,29 @@
+"""``%byzerllm models``: deployed models, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .dispatch import Context, Parser
+
+
+def parser() -> Parser:
+    """No argument."""
+    return Parser("models")
+
+
+def call(context: Context) -> Any:
+    """Return a DataFrame, one row a model, the last deployed first."""
+    import pandas as pd
+
+    rows = [
+        {
+            "model": model.name,
+            "owner": model.owner,
+            "status": model.status,
+            "replicas": model.replicas,
+            "folder": model.describe()["localModelDir"] if model.status == "RUNNING" else None,
+        }
+        for model in context.session.models()
+    ]
+    return pd.DataFrame(rows, columns=["model", "owner", "status", "replicas", "folder"])

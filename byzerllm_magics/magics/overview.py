@@ -1,0 +1,28 @@
+"""``%byzerllm`` alone: what there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import SUBCOMMANDS
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+
+def call(session: Session) -> None:
+    """Print the subcommands and what this user has."""
+    width = max(map(len, SUBCOMMANDS))
+    lines = ["byzerllm-magics: deploy, fine-tune and pretrain language models from a cell", ""]
+    for name, purpose in SUBCOMMANDS.items():
+        marks = "%%" if name in ("setup", "run") else " %"
+        lines.append(f"  {marks}byzerllm {name.ljust(width)}  {purpose}")
+    lines += [
+        f"   {'%llm_chat'.ljust(width + 9)}  talk to a deployed model",
+        "",
+        '"%byzerllm NAME --help" explains each; "%byzerllm params sft" lists the keys of a fine-tuning cell.',
+    ]
+    active = [job.name for job in session.jobs() if job.state in ("preparing", "starting", "running", "restarting")]
+    if active:
+        lines.append(f"Running jobs: {', '.join(active)}")
+    print("\n".join(lines))

@@ -1,0 +1,37 @@
+"""Registering the magics with IPython: thin functions that import their work when called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import no_var_expand
+
+from ..session import Session
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def register(shell: InteractiveShell) -> None:
+    """Register ``byzerllm`` and ``llm_chat`` as line and cell magics around one new session."""
+    session = Session(namespace=lambda: shell.user_ns)
+
+    # IPython would evaluate {…} and $name in the line as Python; a prompt is literal
+    @no_var_expand
+    def byzerllm(line: str, cell: str | None = None) -> Any:
+        from .dispatch import byzerllm, guarded
+
+        return guarded(lambda: byzerllm(session, shell, line, cell))
+
+    @no_var_expand
+    def llm_chat(line: str, cell: str | None = None) -> None:
+        from . import llm_chat
+        from .dispatch import guarded
+
+        return guarded(lambda: llm_chat.call(session, shell, line, cell))
+
+    byzerllm.__doc__ = 'Deploy, fine-tune and pretrain language models. "%byzerllm" alone prints what there is.'
+    llm_chat.__doc__ = 'Talk to a deployed model. "%llm_chat --help" lists the options.'
+    for kind in ("line", "cell"):
+        shell.register_magic_function(byzerllm, magic_kind=kind, magic_name="byzerllm")
+        shell.register_magic_function(llm_chat, magic_kind=kind, magic_name="llm_chat")

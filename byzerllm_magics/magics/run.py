@@ -1,0 +1,50 @@
+"""``%%byzerllm run``: deploy a model, or start a training job and watch it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.parameters import ParameterError
+
+from .cells import substituted
+from .dispatch import Context, Parser
+from .waiting import wait_for
+
+
+def parser() -> Parser:
+    """The keys stand in the cell."""
+    parser = Parser("run", cell=True)
+    parser.add_argument("-o", "--output", metavar="NAME", help="bind the model or the job to this variable")
+    parser.add_argument("--wait", action="store_true", help="wait for the job's end; interrupting leaves it running")
+    return parser
+
+
+def call(context: Context) -> Any:
+    """Run the cell's statement."""
+    from ..language import parse_run
+
+    if context.cell is None:
+        raise ByzerError("%byzerllm run needs a cell", do='write %%byzerllm run, and keys like action="infer" below it')
+    statement = substituted(context, parse_run(context.cell), context.cell)
+    return run_statement(context, statement, context.cell)
+
+
+def run_statement(context: Context, statement: Any, text: str) -> Any:
+    """Deploy or train; show the job, and wait for it when asked to."""
+    from ..cluster.jobs import Job
+    from ..live import JobView
+    from ..parameters import at_the_caret
+
+    raw = {parameter.key: parameter.value for parameter in statement.parameters}
+    try:
+        result = context.session.run(raw)
+    except ParameterError as error:
+        raise at_the_caret(error, text, statement) from None
+    context.bind(context.options.output, result)
+    if not isinstance(result, Job):
+        return result
+    JobView(result).show()
+    if context.options.wait or raw.get("detached", "").lower() in ("false", "0", "no"):
+        wait_for(result)
+    return None

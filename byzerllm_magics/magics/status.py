@@ -1,0 +1,21 @@
+"""``%byzerllm status``: the cluster, its models and its jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .dispatch import Context, Parser
+
+
+def parser() -> Parser:
+    """No argument."""
+    return Parser("status")
+
+
+def call(context: Context) -> Any:
+    """Show the setup card, with the deployed models and the jobs that run."""
+    from .setup_card import SetupCard
+
+    session = context.session
+    running = [job for job in session.jobs() if job.state in ("preparing", "starting", "running", "restarting")]
+    return SetupCard(session.connect(), session.settings, session.models(), running)

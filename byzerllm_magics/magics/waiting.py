@@ -1,0 +1,35 @@
+"""Waiting for a job: the prompt is back when it ends, or at once when interrupted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from byzerllm_adapters.errors import ByzerError
+
+from ..live import WATCHER
+
+if TYPE_CHECKING:
+    from byzerllm_trainers.job_folder import Record
+
+    from ..cluster.jobs import Job
+
+
+def wait_for(job: Job) -> Record | None:
+    """Wait, and print one line: how it ended, or that it goes on.
+
+    Raises:
+        ByzerError: the job failed.
+    """
+    try:
+        row = job.wait()
+    except KeyboardInterrupt:
+        print(f'Not waiting any more: job {job.name} runs on. "%byzerllm stop {job.name}" ends it.')
+        return None
+    except ByzerError:
+        WATCHER.settle()
+        raise
+    WATCHER.settle()
+    losses = f", loss {row['first_loss']:.4g} → {row['last_loss']:.4g}" if row["last_loss"] is not None else ""
+    took = f" in {row['seconds']:.1f} s" if row["seconds"] else ""
+    print(f"Job {job.name} {row['status']}: {row['steps']} steps{took}{losses}. Model: {row['model']}")
+    return row

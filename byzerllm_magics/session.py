@@ -1,0 +1,316 @@
+"""Everything that a magic does, from a script: settings, tables, models, jobs and chats of one kernel."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from byzerllm_adapters.errors import ByzerError
+
+if TYPE_CHECKING:
+    from .cluster.chat import Exchange
+    from .cluster.connection import ClusterInfo
+    from .cluster.deployments import Deployment
+    from .cluster.jobs import Job
+    from .parameters import SetupSettings
+
+Lookup = Callable[[], Mapping[str, Any]]
+
+
+class Session:
+    """What one kernel knows. The truth of models and jobs is elsewhere: another session finds them by name.
+
+    Args:
+        namespace: Returns the variables whose DataFrames count as tables; none by default.
+
+    Example:
+        >>> session = Session()                                            # doctest: +SKIP
+        >>> session.setup("sft", num_gpus=2)                               # doctest: +SKIP
+        >>> job = session.run(pretrainedModelType="sft/llama", …)          # doctest: +SKIP
+        >>> job.wait()                                                     # doctest: +SKIP
+    """
+
+    def __init__(self, namespace: Lookup = dict) -> None:
+        self._namespace = namespace
+        self._settings: SetupSettings | None = None
+        self._conversations: dict[str, Any] = {}
+        self._last_model: str | None = None
+        self.variables: dict[str, str] = {}
+        self.tables: dict[str, Any] = {}
+
+    # -- settings and cluster -----------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> SetupSettings:
+        """The settings that hold now."""
+        from .parameters import SetupSettings
+
+        if self._settings is None:
+            self._settings = SetupSettings()
+        return self._settings
+
+    def configure(self, mode: str | None = None, settings: Mapping[str, object] | None = None) -> None:
+        """Change settings without connecting; a mode resets all of them first.
+
+        Raises:
+            ParameterError: an unknown mode or setting, or a wrong value; nothing was changed.
+        """
+        from .parameters import configure
+
+        self._settings = configure(self.settings, mode, settings or {})
+
+    def setup(self, mode: str | None = None, **settings: object) -> ClusterInfo:
+        """Change settings, connect to the cluster (start the embedded one) and describe it.
+
+        Ray Serve starts behind this call.
+
+        Raises:
+            ByzerError: a bad setting, more GPUs than the cluster has, or no cluster.
+        """
+        self.configure(mode, settings)
+        info = self.connect()
+        gpus = info.total.get("GPU", 0)
+        if gpus and self.settings.num_gpus > gpus:
+            raise ByzerError(
+                f"num_gpus={self.settings.num_gpus}, and the cluster has {gpus:g} GPUs ({info.free.get('GPU', 0):g} free)",
+                do=f"ask for {gpus:g} or less, or add nodes",
+            )
+        return info
+
+    def connect(self) -> ClusterInfo:
+        """Connect if this kernel is not connected yet; Serve starts in the background."""
+        from .cluster import connection
+        from .cluster.deployments import ensure_serve
+
+        first = not connection.is_connected()
+        info = connection.connect(self.settings.ray_address)
+        if first:
+            threading.Thread(target=ensure_serve, name="serve", daemon=True).start()
+        return info
+
+    def shutdown(self, *, force: bool = False) -> bool:
+        """Disconnect, and end the embedded cluster; return whether there was one.
+
+        Raises:
+            ByzerError: a job is running on it, unless ``force``.
+        """
+        from byzerllm_trainers.follow import is_alive
+
+        from .cluster import connection, jobs
+
+        if not force and connection.is_connected():
+            running = [job.name for job in jobs.listed() if job.state not in ("finished", "failed", "stopped")]
+            running = [name for name in running if is_alive(name)]
+            if running:
+                raise ByzerError(
+                    f"still running: {', '.join(running)}",
+                    do='"%byzerllm stop NAME" saves a checkpoint and ends a job; "%byzerllm shutdown --force" does not',
+                )
+        self._conversations.clear()
+        return connection.shutdown()
+
+    # -- the LLM statement --------------------------------------------------------------------------------
+
+    def run(self, parameters: Mapping[str, object] | None = None, **more: object) -> Deployment | Job:
+        """Deploy a model (``action="infer"``) or start a training job, which goes on by itself.
+
+        Args:
+            parameters: Keys of the language, e.g. ``{"sft.lora_rank": 8}``.
+            **more: The same as keywords.
+
+        Raises:
+            ByzerError: bad input; nothing was started then. A model that does not load.
+        """
+        from .parameters import route
+
+        raw = {**(parameters or {}), **more}
+        return self._deploy(raw) if route(raw) == "infer" else self._train(raw)
+
+    def _deploy(self, raw: Mapping[str, object]) -> Deployment:
+        from byzerllm_adapters.infer_parameters import InferParameters
+        from byzerllm_adapters.model_folder import check_model_folder
+        from byzerllm_adapters.parameters import read
+        from byzerllm_adapters.registry import check_name
+
+        from .cluster import deployments
+
+        parameters = read(InferParameters, raw)
+        check_name(parameters.pretrained_model_type)
+        keys = {key: str(value) for key, value in raw.items()}
+        if parameters.local_model_dir is not None and not parameters.reconnect:
+            keys["localModelDir"] = str(check_model_folder(parameters.local_model_dir))
+        self.connect()
+        owner = self.settings.owner
+        if parameters.reconnect:
+            deployment = deployments.get(parameters.udf_name, owner)
+        else:
+            keys["pretrainedModelType"] = parameters.pretrained_model_type
+            deployment = deployments.deploy(parameters, keys, sys_conf=self.sys_conf(), owner=owner)
+            self._conversations.pop(deployment.name, None)  # said to another model
+        self._last_model = deployment.name
+        return deployment
+
+    def _train(self, raw: Mapping[str, object]) -> Job:
+        from byzerllm_adapters.parameters import read
+        from byzerllm_trainers.submit import submit
+        from byzerllm_trainers.train_parameters import TrainParameters
+
+        from .cluster import jobs
+
+        parameters = read(TrainParameters, raw)
+        parameters.require_data()
+        table = self.table(parameters.input_table) if parameters.input_table else None
+        self.connect()
+        settings = self.settings
+        folder = submit(
+            raw,
+            owner=settings.owner,
+            workers=max(1, settings.num_gpus),
+            num_cpus=settings.num_cpus,
+            table=table,
+        )
+        jobs.remember(folder)
+        job = jobs.Job(folder)
+        if parameters.output_table:
+            self.tables[parameters.output_table] = job
+        return job
+
+    def sys_conf(self) -> dict[str, str]:
+        """The settings as adapters get them: text under the language's names."""
+        dumped = self.settings.model_dump(by_alias=True, exclude_none=True)
+        return {key: str(value) for key, value in dumped.items()}
+
+    # -- tables -------------------------------------------------------------------------------------------
+
+    def table(self, name: str) -> Any:
+        """Return a table as an Arrow table: one of the session's, or a DataFrame variable.
+
+        Raises:
+            ByzerError: there is none of that name; the nearest name.
+        """
+        from byzerllm_trainers.deepspeed_train import as_table
+
+        from .cluster.jobs import Job
+
+        variables = self._namespace()
+        found = self.tables.get(name, variables.get(name))
+        if isinstance(found, Job):
+            import pandas as pd
+
+            found = pd.DataFrame([found.wait()])
+        if found is None:
+            near = difflib.get_close_matches(name, self.table_names(), n=1)
+            names = ", ".join(self.table_names()[:8]) or "none yet"
+            raise ByzerError(
+                f"no table {name!r}",
+                where=f"tables and DataFrame variables: {names}",
+                do=f'did you mean "{near[0]}"?' if near else "make a DataFrame of that name in a cell above",
+            )
+        return as_table(found)
+
+    def table_names(self) -> list[str]:
+        """Names of all tables and DataFrame variables."""
+        frames = [k for k, v in self._namespace().items() if not k.startswith("_") and hasattr(v, "__arrow_c_stream__")]
+        return sorted({*self.tables, *frames})
+
+    # -- models and chats ---------------------------------------------------------------------------------
+
+    def models(self) -> list[Deployment]:
+        """Deployed models, all owners', the last deployed first."""
+        from .cluster import deployments
+
+        self.connect()
+        return deployments.listed()
+
+    def model(self, name: str | None = None) -> Deployment:
+        """Return one's own deployed model: by name, else the last one deployed.
+
+        Raises:
+            ByzerError: there is none.
+        """
+        from .cluster import deployments
+
+        self.connect()
+        name = name or self._last_model
+        if name is not None:
+            return deployments.get(name, self.settings.owner)
+        mine = deployments.listed(self.settings.owner)
+        if not mine:
+            raise ByzerError(
+                "no model is deployed", do='%%byzerllm run with action="infer", localModelDir and udfName deploys one'
+            )
+        return mine[0]
+
+    def undeploy(self, name: str) -> None:
+        """Delete a deployed model and free what it holds.
+
+        Raises:
+            ByzerError: there is none of that name.
+        """
+        from .cluster import deployments
+
+        self.connect()
+        deployments.undeploy(name, self.settings.owner)
+        self._conversations.pop(name, None)
+        if self._last_model == name:
+            self._last_model = None
+
+    def chat(
+        self,
+        text: str,
+        *,
+        model: str | None = None,
+        new: bool = False,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+    ) -> Exchange:
+        """Ask a model; iterate over what is returned for the pieces of the answer.
+
+        Args:
+            text: The question, taken literally.
+            model: A deployed model; the last one deployed by default.
+            new: Forget the conversation so far.
+            system: A system message; begins a new conversation.
+            temperature: 0 takes the likeliest token always; None: the adapter's default.
+            max_tokens: The most tokens of the answer.
+
+        Raises:
+            ByzerError: no such model; while iterating, whatever keeps it from answering.
+        """
+        from byzerllm_adapters.contract import Message
+
+        from .cluster.chat import Conversation, Exchange
+
+        deployment = self.model(model)
+        if new or system is not None or deployment.name not in self._conversations:
+            self._conversations[deployment.name] = Conversation()
+        conversation = self._conversations[deployment.name]
+        if system is not None:
+            conversation.messages.append(Message(role="system", content=system))
+        options: dict[str, Any] = {}
+        if temperature is not None:
+            options["temperature"] = temperature
+        if max_tokens is not None:
+            options["generation.max_new_tokens"] = max_tokens
+        return Exchange(deployment, conversation, text, options)
+
+    # -- jobs ---------------------------------------------------------------------------------------------
+
+    def jobs(self) -> list[Job]:
+        """All jobs that this user started, the newest first; needs no cluster."""
+        from .cluster import jobs
+
+        return jobs.listed()
+
+    def job(self, name: str) -> Job:
+        """Return a job by name or folder; needs no cluster.
+
+        Raises:
+            ByzerError: none is known.
+        """
+        from .cluster import jobs
+
+        return jobs.find(name)
