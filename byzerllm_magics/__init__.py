@@ -1,7 +1,7 @@
 """Jupyter magics for language models: ``%load_ext byzerllm_magics``.
 
-Loading registers ``%byzerllm``, ``%%byzerllm``, ``%llm_chat`` and ``%%llm_chat`` and imports nothing heavy; Ray, torch and
-the rest come with the first cell that needs them. `Session` does the same without IPython.
+Loading registers ``%byzerllm``, ``%%byzerllm``, ``%llm_chat`` and ``%%llm_chat`` and imports nothing heavy; Ray, torch
+and the rest come with the first cell that needs them. `Session` does the same without IPython.
 """
 
 from __future__ import annotations

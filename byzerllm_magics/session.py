@@ -74,7 +74,8 @@ class Session:
         gpus = info.total.get("GPU", 0)
         if gpus and self.settings.num_gpus > gpus:
             raise ByzerError(
-                f"num_gpus={self.settings.num_gpus}, and the cluster has {gpus:g} GPUs ({info.free.get('GPU', 0):g} free)",
+                f"num_gpus={self.settings.num_gpus}, and the cluster has {gpus:g} GPUs",
+                where=f"{info.free.get('GPU', 0):g} of them are free",
                 do=f"ask for {gpus:g} or less, or add nodes",
             )
         return info

@@ -134,9 +134,7 @@ def answer_stream(result: Iterable[Any] | str) -> Iterator[Answer]:
         if callable(close := getattr(result, "close", None)):
             close()
     if not answered:
-        raise ByzerError(
-            "stream_chat returned no answer", do="let it yield or return at least one (text, extra)"
-        )
+        raise ByzerError("stream_chat returned no answer", do="let it yield or return at least one (text, extra)")
 
 
 def _answer(item: object) -> Answer:

@@ -88,9 +88,7 @@ def ensure_template(tokenizer: PreTrainedTokenizerBase, default: str) -> None:
     tokenizer.chat_template = default
 
 
-def render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool
-) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool) -> str:
     """Return the conversation as the tokenizer's chat template writes it.
 
     Raises:
@@ -135,9 +133,7 @@ def encode_conversation(
     end = frame(tokenizer)
     pieces = _pieces(tokenizer, text, starts)
     ids, mask = list(pieces[0]), [False] * len(pieces[0])
-    for (number, answer), start, stop, piece in zip(
-        answers, starts, [*starts[1:], len(text)], pieces[1:], strict=True
-    ):
+    for (number, answer), start, stop, piece in zip(answers, starts, [*starts[1:], len(text)], pieces[1:], strict=True):
         learned = _learned(text[start:stop], answer, _local(spans, start, stop), end, piece)
         if learned == 0:
             raise _endless(number)
@@ -153,9 +149,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int |
         ByzerError: The tokenizer has no end-of-sequence token.
     """
     if tokenizer.eos_token_id is None:
-        raise ByzerError(
-            "the tokenizer has no end-of-sequence token", do="set eos_token in its tokenizer_config.json"
-        )
+        raise ByzerError("the tokenizer has no end-of-sequence token", do="set eos_token in its tokenizer_config.json")
     ids = [*_with_bos(tokenizer, tokenizer.encode(text, add_special_tokens=False)), tokenizer.eos_token_id]
     mask = [ids[0] != tokenizer.bos_token_id, *[True] * (len(ids) - 1)]
     return Encoded(ids[:max_length], mask[:max_length])
@@ -186,9 +180,7 @@ def _frame(tokenizer: PreTrainedTokenizerBase, template: str) -> Frame:
         return Frame("", "", None, None)
     lead, _, tail = text[len(prompt) :].rpartition(answer["content"])
     added = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items()}
-    found = min(
-        (token for token in added if token in tail), key=lambda t: (tail.index(t), -len(t)), default=None
-    )
+    found = min((token for token in added if token in tail), key=lambda t: (tail.index(t), -len(t)), default=None)
     gap = tail if found is None else tail[: tail.index(found)]
     if found is None or gap.strip():
         return Frame(lead if lead.isspace() else "", "", None, None)
@@ -229,9 +221,7 @@ def _prompts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) ->
     """Return, for each assistant turn, its index and the rendered prompt that it answers."""
     turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
     if turns[:1] == [0]:
-        raise ByzerError(
-            "the conversation starts with an answer", do="let a user turn come first, or drop the answer"
-        )
+        raise ByzerError("the conversation starts with an answer", do="let a user turn come first, or drop the answer")
     return [(number, render(tokenizer, messages[:number], True)) for number in turns]
 
 
@@ -292,9 +282,7 @@ def _learned(turn: str, answer: str, marked: int | None, around: Frame, ids: lis
         return 0
     if marked is None:
         tail = around.gap + around.end
-        ends = [
-            at + len(form + tail) for form in (answer, answer.strip()) if (at := turn.find(form + tail)) >= 0
-        ]
+        ends = [at + len(form + tail) for form in (answer, answer.strip()) if (at := turn.find(form + tail)) >= 0]
         marked = min(ends, default=0)
     # An answer may quote the end token: the last one in its text, not the first, ends it.
     count = turn.count(around.end, 0, marked)

@@ -21,9 +21,7 @@ def _function_name(name: str) -> str:
 def _served_family(family: str) -> str:
     method, _, name = family.partition("/")
     if method in ("sft", "sfft"):
-        raise problem(
-            "is a way to train, not a family to serve", f'write pretrainedModelType="{name or "auto"}"'
-        )
+        raise problem("is a way to train, not a family to serve", f'write pretrainedModelType="{name or "auto"}"')
     return family
 
 
@@ -42,9 +40,7 @@ class InferParameters(Parameters):
     udf_name: Annotated[Text, AfterValidator(_function_name)] = Field(
         alias="udfName", description="The name that the model is called by."
     )
-    reconnect: bool = Field(
-        False, description="Attach to the running deployment of this name; start nothing."
-    )
+    reconnect: bool = Field(False, description="Attach to the running deployment of this name; start nothing.")
     dummy_table: str = Field(
         "command",
         validation_alias=AliasChoices("modelTable", "model"),
@@ -53,9 +49,7 @@ class InferParameters(Parameters):
     dtype: Literal["auto", "bfloat16", "float32", "float16"] = Field(
         "auto", description="The number format of the weights; auto takes what the device computes fast."
     )
-    trust_remote_code: bool = Field(
-        False, description="Run Python code that the model's folder brings along."
-    )
+    trust_remote_code: bool = Field(False, description="Run Python code that the model's folder brings along.")
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:

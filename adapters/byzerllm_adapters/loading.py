@@ -28,9 +28,7 @@ UNREADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError, p
 """What transformers and peft raise for a folder they cannot load."""
 
 
-def load_tokenizer(
-    model_dir: str | Path, *, template: str, trust_remote_code: bool = False
-) -> PreTrainedTokenizerBase:
+def load_tokenizer(model_dir: str | Path, *, template: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model folder, with its own chat template or else `template`.
 
     The folder of a peft adapter without a tokenizer has its base model's.
@@ -45,9 +43,7 @@ def load_tokenizer(
     if is_adapter(folder) and not has_tokenizer:
         return load_tokenizer(base_of(folder), template=template, trust_remote_code=trust_remote_code)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except UNREADABLE as error:
         raise _unreadable("tokenizer", folder, error) from error
     ensure_template(tokenizer, template)
@@ -125,9 +121,7 @@ def _load_full(
     from transformers import AutoModelForCausalLM
 
     if not (folder / "config.json").is_file():
-        raise ByzerError(
-            "the model folder has no config.json", where=str(folder), do="is localModelDir right?"
-        )
+        raise ByzerError("the model folder has no config.json", where=str(folder), do="is localModelDir right?")
     try:
         # No attn_implementation: transformers then takes sdpa, and eager for the few families that lack it.
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -165,8 +159,7 @@ def _complete(folder: Path, info: dict[str, Any]) -> None:
     """Stop on weights that the folder did not provide. (Tied weights are not reported as missing.)"""
     missing = sorted(info["missing_keys"])
     mismatched = [
-        f"{name} {list(there)} for {list(here)}"
-        for name, there, here in sorted(info.get("mismatched_keys", ()))
+        f"{name} {list(there)} for {list(here)}" for name, there, here in sorted(info.get("mismatched_keys", ()))
     ]
     failed = sorted(info.get("conversion_errors", ()))
     for names, what in ((missing, "missing"), (mismatched, "of another shape"), (failed, "not convertible")):

@@ -248,11 +248,7 @@ def _find(written: str, keys: list[_Key], problems: list[Problem]) -> _Key | Non
 def _unknown(written: str, plain: str, by_spelling: Mapping[str, _Key]) -> Problem:
     comparable = {_comparable(spelling): key.name for spelling, key in by_spelling.items()}
     near = difflib.get_close_matches(_comparable(plain), comparable, n=1, cutoff=0.7)
-    do = (
-        f"did you mean {comparable[near[0]]}?"
-        if near
-        else "leave it out; `%byzerllm params` lists what is known"
-    )
+    do = f"did you mean {comparable[near[0]]}?" if near else "leave it out; `%byzerllm params` lists what is known"
     return Problem(written, f"{written} is not a known parameter", do)
 
 
@@ -262,12 +258,7 @@ def _comparable(key: str) -> str:
 
 def _prepared(value: object, key: _Key) -> object:
     """Return a value as pydantic takes it: in a cell, `none` stands for None where text is not asked for."""
-    if (
-        isinstance(value, str)
-        and key.optional
-        and key.type != "str"
-        and value.strip().lower() in ("none", "null")
-    ):
+    if isinstance(value, str) and key.optional and key.type != "str" and value.strip().lower() in ("none", "null"):
         return None
     return value
 
@@ -282,9 +273,7 @@ def _nested(values: Mapping[tuple[str, ...], object]) -> dict[str, Any]:
     return nested
 
 
-def _problem(
-    details: ErrorDetails, by_path: Mapping[tuple[str, ...], _Key], spelled: Mapping[str, str]
-) -> Problem:
+def _problem(details: ErrorDetails, by_path: Mapping[tuple[str, ...], _Key], spelled: Mapping[str, str]) -> Problem:
     """Return pydantic's error in the words of a cell."""
     context = details.get("ctx", {})
     place = tuple(map(str, details["loc"]))
@@ -301,9 +290,7 @@ def _problem(
     if details["type"] == "string_too_short":
         return Problem(written, f"{written} is empty", f"give its value: {key.field.description}")
     if bound := _BOUNDS.get(details["type"]):
-        return Problem(
-            written, f"{given} is out of range", f"give a value {bound.format(**context)}{_of_unit(key)}"
-        )
+        return Problem(written, f"{given} is out of range", f"give a value {bound.format(**context)}{_of_unit(key)}")
     return Problem(written, f"{given} is not {'allowed' if key.choices else key.form}", key.advice)
 
 

@@ -9,7 +9,7 @@ import importlib
 from difflib import get_close_matches
 from typing import cast
 
-from byzerllm_adapters.contract import Adapter
+from byzerllm_adapters.contract import Family
 from byzerllm_adapters.errors import ByzerError
 
 FAMILIES = {
@@ -19,7 +19,7 @@ FAMILIES = {
 }
 
 
-def find(pretrained_model_type: str) -> Adapter:
+def find(pretrained_model_type: str) -> Family:
     """Import and return the adapter for `NAME`, `sft/NAME` or `sfft/NAME`.
 
     `custom/MODULE` is a module of the user's, with `init_model`, that Python can import (on the workers too).
@@ -30,7 +30,7 @@ def find(pretrained_model_type: str) -> Adapter:
     name = check_name(pretrained_model_type)
     if name.startswith("custom/"):
         return _custom(name.removeprefix("custom/"))
-    return cast(Adapter, importlib.import_module(FAMILIES[name]))
+    return cast(Family, importlib.import_module(FAMILIES[name]))
 
 
 def check_name(pretrained_model_type: str) -> str:
@@ -51,7 +51,7 @@ def check_name(pretrained_model_type: str) -> str:
     return name
 
 
-def _custom(module: str) -> Adapter:
+def _custom(module: str) -> Family:
     try:
         adapter = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -68,4 +68,4 @@ def _custom(module: str) -> Adapter:
             f"module {module!r} is not an adapter: it has no init_model",
             do="define init_model(model_dir, infer_params={}, sys_conf={}) -> (model, tokenizer)",
         )
-    return cast(Adapter, adapter)
+    return cast(Family, adapter)

@@ -22,7 +22,7 @@ class Conversation:
 class Answer(str):
     """An answer's text, with ``metadata``: model, input_tokens_count, generated_tokens_count, finish_reason,
     first_token_time and time_cost (milliseconds, as seen from this kernel), speed (tokens a second).
-    """  # noqa: D205
+    """
 
     metadata: dict[str, Any]
 

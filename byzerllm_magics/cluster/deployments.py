@@ -157,7 +157,7 @@ def deploy(
     try:
         deployment = get(parameters.udf_name, owner)
         deployment.describe()
-    except Exception as error:
+    except BaseException as error:
         serve.delete(name)
         raise _cause(error) from None
     return deployment

@@ -105,9 +105,7 @@ class Starting:
             self._process.kill()
             code = -1
         processes = _processes_of(self._temp)
-        cluster = EmbeddedCluster(
-            f"127.0.0.1:{self._port}", f"http://127.0.0.1:{self._dashboard}", processes
-        )
+        cluster = EmbeddedCluster(f"127.0.0.1:{self._port}", f"http://127.0.0.1:{self._dashboard}", processes)
         if code:
             stop(cluster)
             last = [line for line in self._log.read_text().splitlines() if line.strip()][-1:]
@@ -198,4 +196,3 @@ def _signal(process: object, number: int) -> None:
         process.send_signal(number)
     except psutil.NoSuchProcess:
         return
-

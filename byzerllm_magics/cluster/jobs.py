@@ -63,6 +63,7 @@ class Job:
             ByzerError: it is not running.
         """
         import ray
+
         from byzerllm_trainers.gang import NAMESPACE
 
         try:
@@ -91,7 +92,9 @@ class Job:
         files = sorted(self.folder.logs.glob(pattern))
         if not files:
             raise ByzerError(f"job {self.name!r} has no log{'' if rank is None else f' of rank {rank}'} yet")
-        tails = [(path.name, path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) for path in files]
+        tails = [
+            (path.name, path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) for path in files
+        ]
         return "\n".join(line for name, tail in tails for line in (f"── {name}", *tail))
 
     def __repr__(self) -> str:

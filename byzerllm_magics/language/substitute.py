@@ -15,9 +15,7 @@ _REFERENCE = re.compile(r"\$\{\s*([^\W\d]\w*)\s*\}")
 Lookup = Callable[[str], str | None]
 
 
-def substitute(
-    statement: Statement, lookup: Lookup, *, names: Iterable[str] = (), text: str = ""
-) -> Statement:
+def substitute(statement: Statement, lookup: Lookup, *, names: Iterable[str] = (), text: str = "") -> Statement:
     """Return the statement with each `${name}` in its values replaced by what `lookup` returns for it.
 
     Args:

@@ -21,7 +21,9 @@ def substituted(context: Context, statement: S, text: str) -> S:
     from ..language import substitute
 
     names = visible(context.session.variables, context.shell.user_ns)
-    return substitute(statement, names.get, names=names, text=text)
+    replaced = substitute(statement, names.get, names=names, text=text)
+    assert isinstance(replaced, type(statement))
+    return replaced
 
 
 def visible(variables: Mapping[str, str], namespace: Mapping[str, Any]) -> dict[str, str]:

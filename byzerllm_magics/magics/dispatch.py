@@ -100,7 +100,7 @@ def guarded(action: Callable[[], T]) -> T:
         return action()
     except ByzerError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, a cell shows no traceback
         from ..state_folder import state_folder
 
         log = state_folder() / "last-error.log"

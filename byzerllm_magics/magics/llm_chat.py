@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
@@ -47,7 +48,7 @@ def call(session: Session, shell: InteractiveShell, line: str, cell: str | None)
         return
     text = "\n".join(part for part in (text, cell or "") if part.strip()).strip()
     if not text:
-        raise ByzerError("%llm_chat needs a text", do='e.g. %llm_chat -m chat What is the capital of France?')
+        raise ByzerError("%llm_chat needs a text", do="e.g. %llm_chat -m chat What is the capital of France?")
     exchange = session.chat(
         text,
         model=options.model,
@@ -89,7 +90,7 @@ def split_options(line: str) -> tuple[argparse.Namespace, str]:
 
 
 def _typed(name: str, value: str) -> str | float | int:
-    convert = {"--temperature": float, "--max-tokens": int}.get(name, str)
+    convert: Callable[[str], str | float | int] = {"--temperature": float, "--max-tokens": int}.get(name, str)
     try:
         return convert(value)
     except ValueError:

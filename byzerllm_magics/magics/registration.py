@@ -17,13 +17,13 @@ def register(shell: InteractiveShell) -> None:
     session = Session(namespace=lambda: shell.user_ns)
 
     # IPython would evaluate {…} and $name in the line as Python; a prompt is literal
-    @no_var_expand
+    @no_var_expand  # type: ignore[untyped-decorator]
     def byzerllm(line: str, cell: str | None = None) -> Any:
         from .dispatch import byzerllm, guarded
 
         return guarded(lambda: byzerllm(session, shell, line, cell))
 
-    @no_var_expand
+    @no_var_expand  # type: ignore[untyped-decorator]
     def llm_chat(line: str, cell: str | None = None) -> None:
         from . import llm_chat
         from .dispatch import guarded

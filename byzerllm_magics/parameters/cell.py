@@ -23,11 +23,7 @@ def route(raw: Mapping[str, object]) -> Literal["infer", "train"]:
     action = str(raw.get("action", "finetune"))
     if action in ACTIONS:
         return ACTIONS[action]
-    what = (
-        f"{action} is not an action"
-        if action not in _LATER
-        else f"the action {action} is not spoken here yet"
-    )
+    what = f"{action} is not an action" if action not in _LATER else f"the action {action} is not spoken here yet"
     raise ParameterError((Problem("action", what, 'write action="infer" to deploy, or "finetune" to train'),))
 
 

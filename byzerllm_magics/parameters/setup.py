@@ -7,8 +7,9 @@ import getpass
 from collections.abc import Mapping
 from typing import Literal
 
-from byzerllm_adapters.parameters import ParameterError, Parameters, Problem, Text, read
 from pydantic import AliasChoices, Field
+
+from byzerllm_adapters.parameters import ParameterError, Parameters, Problem, Text, read
 
 MODES: Mapping[str, Mapping[str, object]] = {
     "single": {"num_gpus": 1, "maxConcurrency": 1},
@@ -53,9 +54,7 @@ class SetupSettings(Parameters):
         validation_alias=AliasChoices("owner", "OWNER"),
         description="Whose models and jobs these are; your login name by default.",
     )
-    infer_backend: Literal["transformers"] = Field(
-        "transformers", description="The engine that serves models."
-    )
+    infer_backend: Literal["transformers"] = Field("transformers", description="The engine that serves models.")
 
 
 def configure(current: SetupSettings, mode: str | None, raw: Mapping[str, object]) -> SetupSettings:

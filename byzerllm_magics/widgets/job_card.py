@@ -8,8 +8,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import traitlets
-from byzerllm_adapters.errors import ByzerError
 
+from byzerllm_adapters.errors import ByzerError
 from byzerllm_magics.widgets.job_state import SERIES
 from byzerllm_magics.widgets.loss_chart import finite_or_none
 from byzerllm_magics.widgets.view import STATIC, LiveView
@@ -59,10 +59,7 @@ class JobCard(LiveView):
             self._pace.add(now, state.step)
             card = {
                 **{name: getattr(state, name) for name in ("name", "method", "state", "active", "message")},
-                **{
-                    name: getattr(state, name)
-                    for name in ("workers", "attempt", "step", "total_steps", "folder")
-                },
+                **{name: getattr(state, name) for name in ("workers", "attempt", "step", "total_steps", "folder")},
                 **{name: finite_or_none(state.last(name)) for name in SERIES},
                 "stoppable": state.active and self._stop is not None,
             }

@@ -33,9 +33,7 @@ SNAPSHOT_SECONDS: Final = 30.0
 class Publish(Protocol):
     """How a bundle reaches the notebook; `update` replaces what was shown under `display_id`."""
 
-    def __call__(
-        self, data: dict[str, Any], metadata: dict[str, Any], *, display_id: str, update: bool
-    ) -> None:
+    def __call__(self, data: dict[str, Any], metadata: dict[str, Any], *, display_id: str, update: bool) -> None:
         """Send one display message."""
 
 
@@ -123,15 +121,12 @@ def kernel_publish() -> Publish | None:
     return None if getattr(shell, "kernel", None) is None else _publish_to_kernel
 
 
-def _publish_to_kernel(
-    data: dict[str, Any], metadata: dict[str, Any], *, display_id: str, update: bool
-) -> None:
+def _publish_to_kernel(data: dict[str, Any], metadata: dict[str, Any], *, display_id: str, update: bool) -> None:
     from IPython.core.interactiveshell import InteractiveShell
 
     # JSON knows no bytes; IPython's own formatters encode pictures this way.
     ready = {
-        kind: base64.b64encode(value).decode() if isinstance(value, bytes) else value
-        for kind, value in data.items()
+        kind: base64.b64encode(value).decode() if isinstance(value, bytes) else value for kind, value in data.items()
     }
     publisher = InteractiveShell.instance().display_pub
     publisher.publish(data=ready, metadata=metadata, transient={"display_id": display_id}, update=update)

@@ -103,9 +103,7 @@ def smoothing_span(steps: int) -> float:
     return min(max(steps / 40, 8.0), 2000.0)
 
 
-def window(
-    columns: dict[str, np.ndarray], limits: list[float], points: int = POINTS
-) -> dict[str, np.ndarray]:
+def window(columns: dict[str, np.ndarray], limits: list[float], points: int = POINTS) -> dict[str, np.ndarray]:
     """Return the rows between two steps ([] for all), at most `points`, each column's extremes kept."""
     if limits:
         first, last = np.searchsorted(columns["step"], limits)

@@ -39,9 +39,7 @@ def chart_png(state: JobState) -> bytes:
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor="none")
     columns = chart_columns(state)
-    axes.plot(
-        *downsample(columns["step"], columns["loss"], points=800), color=_LINE, alpha=0.45, linewidth=0.9
-    )
+    axes.plot(*downsample(columns["step"], columns["loss"], points=800), color=_LINE, alpha=0.45, linewidth=0.9)
     axes.plot(*downsample(columns["step"], columns[SMOOTHED], points=400), color=_LINE, linewidth=1.8)
     axes.vlines(state.checkpoints, 0, 0.04, transform=axes.get_xaxis_transform(), color=_MARK, linewidth=1.2)
     # Not the job's name: it may be Chinese, for which matplotlib's own font has no glyphs.
@@ -62,9 +60,7 @@ def chart_png(state: JobState) -> bytes:
 
 def job_summary(state: JobState) -> str:
     """Return a job in a few lines of plain text: state, steps, loss with a sparkline, speed, time, folder."""
-    lines = [
-        f"{state.name} ({state.method}): {state.state}" + (f" — {state.message}" if state.message else "")
-    ]
+    lines = [f"{state.name} ({state.method}): {state.state}" + (f" — {state.message}" if state.message else "")]
     workers = f"{state.workers} worker{'s' * (state.workers != 1)}"
     lines.append(f"progress   {steps_done(state)}, {workers}, attempt {state.attempt}")
     loss = state.series.get("loss")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rank:
-    """This process's place in the gang: ``index`` of ``world``."""
+    """A process's place in the gang: ``index`` of ``world``."""
 
     index: int
     world: int

@@ -44,7 +44,7 @@ def start_coordinator(root: str) -> Any:
     )
 
 
-class WorkerLost(Exception):  # noqa: N818 - an event, handled by restarting
+class WorkerLost(Exception):
     """A worker process or its node died."""
 
 

@@ -1,10 +1,10 @@
 """The job folder: the truth of a training job. Everything else (coordinator, chart, kernel) is a cache of it.
 
-    job.json            the whole request and the versions; enough to run it again
-    lease.json          attempt number and owner: only the holder of the newest attempt may write
-    metrics.jsonl       one line a step, keyed (attempt, step); a reader keeps the latest attempt of a step
-    events.jsonl        started, checkpoint, worker lost, resumed, finished, failed
-    data/ checkpoints/step-N/ logs/ tensorboard/ model/
+job.json            the whole request and the versions; enough to run it again
+lease.json          attempt number and owner: only the holder of the newest attempt may write
+metrics.jsonl       one line a step, keyed (attempt, step); a reader keeps the latest attempt of a step
+events.jsonl        started, checkpoint, worker lost, resumed, finished, failed
+data/ checkpoints/step-N/ logs/ tensorboard/ model/
 """
 
 from __future__ import annotations

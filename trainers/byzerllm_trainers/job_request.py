@@ -17,6 +17,11 @@ KEY_LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "ray", "numpy")
 """Libraries whose versions decide whether a run can be repeated."""
 
 
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and the key libraries here."""
+    return {"python": platform.python_version(), **{name: version(name) for name in KEY_LIBRARIES}}
+
+
 @dataclass(frozen=True)
 class JobRequest:
     """One training job.
@@ -41,7 +46,7 @@ class JobRequest:
     threads_per_worker: int
     resources: dict[str, float] = field(default_factory=dict)
     driven: bool = False
-    versions: dict[str, str] = field(default_factory=lambda: installed_versions())
+    versions: dict[str, str] = field(default_factory=installed_versions)
 
     @property
     def train(self) -> TrainParameters:
@@ -71,8 +76,3 @@ def read_request(folder: JobFolder) -> JobRequest:
         ByzerError: the folder holds no job.
     """
     return JobRequest(**folder.request())
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of Python and the key libraries here."""
-    return {"python": platform.python_version(), **{name: version(name) for name in KEY_LIBRARIES}}

@@ -153,7 +153,7 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
     states right before it, so that this works for every family whose head is a module.
     """
     import torch
-    import torch.nn.functional as F
+    from torch.nn.functional import cross_entropy
 
     module = getattr(model, "module", model)
     device = next(module.parameters()).device
@@ -168,7 +168,7 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
         logits = model(input_ids=torch.from_numpy(batch.input_ids).to(device), use_cache=False).logits
     finally:
         hook.remove()
-    return F.cross_entropy(logits.float(), labels[chosen], reduction="sum")
+    return cross_entropy(logits.float(), labels[chosen], reduction="sum")
 
 
 def _head(module: Any) -> torch.nn.Module:

@@ -14,14 +14,52 @@ DEFAULT_ZERO_STAGE = {"sft": 0, "sfft": 2}
 """LoRA's optimizer state is small, so partitioning it only adds communication; full training partitions it."""
 
 KNOWN_KEYS = frozenset(
-    """activation_checkpointing aio amp autotuning bf16 checkpoint comms_logger communication_data_type
-    compression_training csv_monitor curriculum_learning data_efficiency data_types disable_allgather
-    dump_state eigenvalue elasticity flops_profiler fp16 fp32_allreduce gradient_accumulation_steps
-    gradient_clipping gradient_predivide_factor hybrid_engine load_universal_checkpoint memory_breakdown
-    optimizer prescale_gradients progressive_layer_drop scheduler seq_parallel_communication_data_type
-    sparse_attention sparse_gradients steps_per_print tensorboard torch_autocast train_batch_size
-    train_micro_batch_size_per_gpu use_data_before_expert_parallelism wall_clock_breakdown wandb
-    zero_allow_untested_optimizer zero_force_ds_cpu_optimizer zero_optimization""".split()
+    [
+        "activation_checkpointing",
+        "aio",
+        "amp",
+        "autotuning",
+        "bf16",
+        "checkpoint",
+        "comms_logger",
+        "communication_data_type",
+        "compression_training",
+        "csv_monitor",
+        "curriculum_learning",
+        "data_efficiency",
+        "data_types",
+        "disable_allgather",
+        "dump_state",
+        "eigenvalue",
+        "elasticity",
+        "flops_profiler",
+        "fp16",
+        "fp32_allreduce",
+        "gradient_accumulation_steps",
+        "gradient_clipping",
+        "gradient_predivide_factor",
+        "hybrid_engine",
+        "load_universal_checkpoint",
+        "memory_breakdown",
+        "optimizer",
+        "prescale_gradients",
+        "progressive_layer_drop",
+        "scheduler",
+        "seq_parallel_communication_data_type",
+        "sparse_attention",
+        "sparse_gradients",
+        "steps_per_print",
+        "tensorboard",
+        "torch_autocast",
+        "train_batch_size",
+        "train_micro_batch_size_per_gpu",
+        "use_data_before_expert_parallelism",
+        "wall_clock_breakdown",
+        "wandb",
+        "zero_allow_untested_optimizer",
+        "zero_force_ds_cpu_optimizer",
+        "zero_optimization",
+    ]
 )
 """DeepSpeed's top-level configuration keys (its configuration reference); it ignores any other in silence."""
 
@@ -142,7 +180,7 @@ class _Merge:
 
 
 def _refuse_unknown(config: dict[str, Any]) -> None:
-    import difflib  # noqa: PLC0415
+    import difflib
 
     for key in config.keys() - KNOWN_KEYS:
         near = difflib.get_close_matches(key, KNOWN_KEYS, n=1)

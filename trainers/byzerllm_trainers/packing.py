@@ -146,7 +146,9 @@ class PackedStream:
         self._tokens, self._layout, self._width = shards.tokens, layout, width
         self._targets = len(shards.tokens) - 1
         if self._targets < 1:
-            raise ByzerError("the text holds no tokens to train on", do="check the table's column or the folder's files")
+            raise ByzerError(
+                "the text holds no tokens to train on", do="check the table's column or the folder's files"
+            )
         self._windows = -(-self._targets // width)
         self.steps_per_epoch = -(-self._windows // layout.rows_per_step)
 

@@ -58,7 +58,9 @@ class Pretraining:
             return cloudpickle.loads(pickled.read_bytes())()
         train = job.request.train
         assert train.local_model_dir is not None, "checked when the job was made"
-        return registry.find(train.family).load_model(train.local_model_dir, dtype="float32")  # the engine keeps fp32 masters
+        return registry.find(train.family).load_model(
+            train.local_model_dir, dtype="float32"
+        )  # the engine keeps fp32 masters
 
     def tokenizer(self, job: Job) -> Any:
         """Return the tokenizer of ``sfft.tokenizer_path`` (a folder, or a file in it), else the model folder's."""

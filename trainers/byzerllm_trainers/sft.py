@@ -74,9 +74,7 @@ class SupervisedFineTuning:
         return registry.find(train.family).load_tokenizer(_model_dir(train))
 
 
-def _encode(
-    rows: Iterator[Mapping[str, Any]], tokenizer: Any, max_length: int
-) -> Iterator[conversations.Encoded]:
+def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Iterator[conversations.Encoded]:
     """Yield each row's ids and loss mask."""
     first = next(rows, None)
     if first is None:

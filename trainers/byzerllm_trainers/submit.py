@@ -166,4 +166,3 @@ def _keep_function(folder: JobFolder, function: Callable[[], Any]) -> None:
     from .pretrain import GET_MODEL_FILE
 
     (folder.root / GET_MODEL_FILE).write_bytes(cloudpickle.dumps(function))
-

@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
+from pydantic import AfterValidator, AliasChoices, Field, model_validator
+from pydantic.config import JsonDict
+
 from byzerllm_adapters.parameters import (
     JsonObject,
     ParameterError,
@@ -16,16 +19,12 @@ from byzerllm_adapters.parameters import (
     Text,
     problem,
 )
-from pydantic import AfterValidator, AliasChoices, Field, model_validator
-from pydantic.config import JsonDict
 
 LearningRate = Annotated[
     float, Field(gt=0, description="The highest learning rate of the schedule, reached after the warmup.")
 ]
 WeightDecay = Annotated[float, Field(ge=0, description="AdamW's decoupled weight decay.")]
-AdamBeta2 = Annotated[
-    float, Field(ge=0, lt=1, description="AdamW's decay rate of the squared gradients' average.")
-]
+AdamBeta2 = Annotated[float, Field(ge=0, lt=1, description="AdamW's decay rate of the squared gradients' average.")]
 TOKENS: JsonDict = {"unit": "tokens"}
 STEPS: JsonDict = {"unit": "steps"}
 
@@ -38,9 +37,7 @@ class OptimizationParameters(Parameters):
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay rate of the gradients' average.")
     adam_beta2: AdamBeta2 = 0.999
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's term against division by zero.")
-    max_grad_norm: float = Field(
-        1.0, ge=0, description="Gradients longer than this are scaled down; 0: never."
-    )
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients longer than this are scaled down; 0: never.")
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the learning rate falls after the warmup."
     )
@@ -84,9 +81,7 @@ class SftParameters(OptimizationParameters):
     max_seq_length: int = Field(
         1024, gt=1, description="Longer conversations are cut to this length.", json_schema_extra=TOKENS
     )
-    lora_rank: int = Field(
-        16, gt=0, description="Rank of the LoRA matrices: more learn more and take more memory."
-    )
+    lora_rank: int = Field(16, gt=0, description="Rank of the LoRA matrices: more learn more and take more memory.")
     lora_alpha: float = Field(32.0, gt=0, description="The update is scaled by lora_alpha / lora_rank.")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before the LoRA matrices.")
 
@@ -97,9 +92,7 @@ class SfftParameters(OptimizationParameters):
     learning_rate: LearningRate = 3e-4
     weight_decay: WeightDecay = 0.1
     adam_beta2: AdamBeta2 = 0.95
-    epoches: int = Field(
-        1, gt=0, description="Times that each token is used.", json_schema_extra={"unit": "epochs"}
-    )
+    epoches: int = Field(1, gt=0, description="Times that each token is used.", json_schema_extra={"unit": "epochs"})
     steps_per_epoch: int | None = Field(
         None, gt=0, description="End an epoch after so many steps; none: all tokens.", json_schema_extra=STEPS
     )
@@ -109,9 +102,7 @@ class SfftParameters(OptimizationParameters):
         description="Length of the rows that the tokens are packed into.",
         json_schema_extra=TOKENS,
     )
-    tokenizer_path: Text | None = Field(
-        None, description="The folder of the tokenizer; none: the model's own."
-    )
+    tokenizer_path: Text | None = Field(None, description="The folder of the tokenizer; none: the model's own.")
     setup_nccl_socket_ifname_by_ip: bool = Field(
         False, description="Tell NCCL the network interface of the node's address; for mixed machines."
     )
@@ -150,9 +141,7 @@ class TrainParameters(Parameters):
     input_table: Text | None = Field(
         None, alias="inputTable", description="The table or DataFrame variable with the data."
     )
-    output_table: Text | None = Field(
-        None, alias="outputTable", description="The name that the table of results gets."
-    )
+    output_table: Text | None = Field(None, alias="outputTable", description="The name that the table of results gets.")
     name: Annotated[Text, AfterValidator(_job_name)] | None = Field(
         None, description="The name of the job; none: made from the way to train, the owner and the time."
     )

@@ -24,9 +24,7 @@ class Decoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, lead: str = "", gap: str = "") -> None:
         self.tokenizer, self.lead, self.gap = tokenizer, lead, gap
         self.text = ""
-        self.context: list[
-            int
-        ] = []  # the tokens that were turned into text last: they decide on a space in between
+        self.context: list[int] = []  # the tokens that were turned into text last: they decide on a space in between
         self.pending: list[int] = []
 
     def add(self, token: int) -> str:

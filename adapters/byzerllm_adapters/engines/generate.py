@@ -146,9 +146,7 @@ class _Run:
             yield item
 
 
-def _answers(
-    run: _Run, decoder: Decoder, prompt_length: int, room: int, stops: list[int]
-) -> Iterator[Answer]:
+def _answers(run: _Run, decoder: Decoder, prompt_length: int, room: int, stops: list[int]) -> Iterator[Answer]:
     extra: dict[str, Any] = {"input_tokens_count": prompt_length, "generated_tokens_count": 0}
     last, shown = None, ""
     for last in run.tokens():
@@ -194,9 +192,7 @@ class _Cancelled(StoppingCriteria):  # type: ignore[misc]
         self.event = event
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        return torch.full(
-            (input_ids.shape[0],), self.event.is_set(), dtype=torch.bool, device=input_ids.device
-        )
+        return torch.full((input_ids.shape[0],), self.event.is_set(), dtype=torch.bool, device=input_ids.device)
 
 
 def _room(model: PreTrainedModel, prompt_length: int, sampling: Sampling) -> int:

@@ -88,9 +88,7 @@ def tokenizers() -> Callable[..., PreTrainedTokenizerFast]:
     made: dict[tuple[str, str | None], PreTrainedTokenizerFast] = {}
     raw = {name: make().to_str() for name, make in RAW.items()}
 
-    def make(
-        kind: str = "bytes", template: str | None = "default", **options: Any
-    ) -> PreTrainedTokenizerFast:
+    def make(kind: str = "bytes", template: str | None = "default", **options: Any) -> PreTrainedTokenizerFast:
         if options or (kind, template) not in made:
             names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"} | options
             tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(raw[kind]), **names)

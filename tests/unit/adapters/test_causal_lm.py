@@ -32,9 +32,7 @@ def test_the_history_is_part_of_the_prompt(served):
     model, tokenizer = served
     his = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there"}]
     *_, (_, extra) = model.stream_chat(tokenizer, "and?", his, max_new_tokens=1)
-    assert extra["input_tokens_count"] == len(
-        encode_prompt(tokenizer, [*his, {"role": "user", "content": "and?"}])
-    )
+    assert extra["input_tokens_count"] == len(encode_prompt(tokenizer, [*his, {"role": "user", "content": "and?"}]))
 
 
 def test_an_empty_question_and_chinese_are_answered(served):
@@ -74,9 +72,7 @@ def test_a_parameter_that_makes_no_sense_is_named(model_dir, params, reason):
         causal_lm.init_model(str(model_dir), params)
 
 
-@pytest.mark.parametrize(
-    "params", [{"quatization": "nf4"}, {"quantization": "4"}, {"infer.bool.load_in_4bit": "True"}]
-)
+@pytest.mark.parametrize("params", [{"quatization": "nf4"}, {"quantization": "4"}, {"infer.bool.load_in_4bit": "True"}])
 def test_a_model_is_served_quantised(model_dir, params):
     model, tokenizer = causal_lm.init_model(str(model_dir), params)
     assert model.is_quantized

@@ -183,9 +183,7 @@ def test_a_template_that_never_ends_an_answer_is_refused(tokenizers, answer):
 
 
 def test_an_end_after_the_last_answer_only_is_refused(tokenizers):
-    tokenizer = written(
-        tokenizers, "{{ m.content }}", "{{ m.content }}{% if loop.last %}{{ eos_token }}{% endif %}"
-    )
+    tokenizer = written(tokenizers, "{{ m.content }}", "{{ m.content }}{% if loop.last %}{{ eos_token }}{% endif %}")
     encode_conversation(tokenizer, turns("q", "a"))
     with pytest.raises(ByzerError, match="message 2"):
         encode_conversation(tokenizer, turns("q", "a", "r", "b"))

@@ -166,8 +166,7 @@ def test_what_goes_wrong_in_the_thread_is_raised_to_the_reader(model, tokenizer,
 def test_sampling_takes_effect(model, tokenizer):
     def answers(**options):
         return {
-            str(generate(model, tokenizer, [20, 30], Sampling(max_new_tokens=8, **options), PLAIN))
-            for _ in range(6)
+            str(generate(model, tokenizer, [20, 30], Sampling(max_new_tokens=8, **options), PLAIN)) for _ in range(6)
         }
 
     assert len(answers(temperature=0)) == 1
@@ -178,9 +177,7 @@ def test_sampling_takes_effect(model, tokenizer):
 
 def test_a_folders_own_generation_settings_do_not_disturb_greedy(model, tokenizer, recwarn):
     before = str(generate(model, tokenizer, [20, 30], greedy(max_new_tokens=8), PLAIN))
-    model.generation_config.update(
-        do_sample=True, temperature=3.0, top_p=0.5, top_k=5, num_beams=2, use_cache=False
-    )
+    model.generation_config.update(do_sample=True, temperature=3.0, top_p=0.5, top_k=5, num_beams=2, use_cache=False)
     assert str(generate(model, tokenizer, [20, 30], greedy(max_new_tokens=8), PLAIN)) == before
     assert not recwarn.list
 

@@ -132,9 +132,7 @@ def test_an_adapter_folder_is_served_as_base_and_adapter(model_dir, adapter):
 
 def test_a_relative_base_is_found_from_the_working_folder(model_dir, adapter, monkeypatch):
     config = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(
-        json.dumps(config | {"base_model_name_or_path": model_dir.name})
-    )
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": model_dir.name}))
     monkeypatch.chdir(model_dir.parent)
     assert load_model(adapter)
     monkeypatch.chdir(adapter)

@@ -29,9 +29,7 @@ def test_an_unknown_family_is_refused_with_the_nearest_and_the_list():
 
 def test_a_module_of_the_users_is_an_adapter(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "mine_1.py").write_text(
-        "def init_model(model_dir, infer_params={}, sys_conf={}): return 1, 2"
-    )
+    (tmp_path / "mine_1.py").write_text("def init_model(model_dir, infer_params={}, sys_conf={}): return 1, 2")
     (tmp_path / "mine_2.py").write_text("")
     (tmp_path / "mine_3.py").write_text("import not_there_at_all")
     assert registry.find("sft/custom/mine_1").init_model("x") == (1, 2)

@@ -39,7 +39,5 @@ def test_an_undefined_name_is_an_error_at_its_place_with_the_nearest_name():
 
 
 def test_all_undefined_names_are_named():
-    with pytest.raises(
-        LanguageError, match=r"\$\{p\} is not defined \(\+1 more: line 2: \$\{q\} is not defined\)"
-    ):
+    with pytest.raises(LanguageError, match=r"\$\{p\} is not defined \(\+1 more: line 2: \$\{q\} is not defined\)"):
         substitute(parse_run("a='${p}'\nb='${q}'"), VARIABLES.get)

@@ -3,13 +3,13 @@
 import json
 
 import pytest
+
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.infer_parameters import InferParameters
 from byzerllm_adapters.parameters import ParameterError, describe, read
-from byzerllm_trainers.train_parameters import TrainParameters
-
 from byzerllm_magics.language import parse_run, parse_setup
 from byzerllm_magics.parameters import GROUPS, MODES, SetupSettings, at_the_caret, configure, help_text, route
+from byzerllm_trainers.train_parameters import TrainParameters
 
 SFT = {"pretrainedModelType": "sft/llama2", "localModelDir": "m"}
 

@@ -3,8 +3,9 @@
 import pickle
 
 import pytest
-from byzerllm_adapters.parameters import JsonList, ParameterError, Parameters, describe, read
 from pydantic import Field
+
+from byzerllm_adapters.parameters import JsonList, ParameterError, Parameters, describe, read
 
 
 class Inner(Parameters):
@@ -46,9 +47,7 @@ def test_booleans_are_read_in_any_case(text):
 
 
 def test_a_key_may_name_its_type():
-    read_ = read(
-        Outer, {"modelDir": "m", "inner.int.count": "3", "inner.float.rate": "1", "inner.str.kind": "b"}
-    )
+    read_ = read(Outer, {"modelDir": "m", "inner.int.count": "3", "inner.float.rate": "1", "inner.str.kind": "b"})
     assert (read_.inner.count, read_.inner.rate, read_.inner.kind) == (3, 1.0, "b")
     assert read(Outer, {"modelDir": "m", "inner.int.rate": "1"}).inner.rate == 1.0
 

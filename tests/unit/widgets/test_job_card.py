@@ -1,6 +1,6 @@
 import pytest
-from byzerllm_adapters.errors import ByzerError
 
+from byzerllm_adapters.errors import ByzerError
 from byzerllm_magics.widgets.job_card import JobCard, Pace
 
 

@@ -123,6 +123,4 @@ def test_a_kernel_gets_pictures_as_base64_under_a_display_id(monkeypatch):
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
     monkeypatch.setattr(InteractiveShell, "instance", lambda: shell)
     live_output.kernel_publish()({"image/png": b"\x01"}, {}, display_id="a", update=True)
-    assert calls == [
-        {"data": {"image/png": "AQ=="}, "metadata": {}, "transient": {"display_id": "a"}, "update": True}
-    ]
+    assert calls == [{"data": {"image/png": "AQ=="}, "metadata": {}, "transient": {"display_id": "a"}, "update": True}]
