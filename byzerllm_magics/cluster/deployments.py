@@ -49,14 +49,23 @@ class Deployment:
         return f"{self.owner}/{self.name}"
 
     def describe(self) -> dict[str, Any]:
-        """Return the model's folder, type and parameter count."""
+        """Return the model's folder, type and parameter count.
+
+        Raises:
+            ByzerError: the model did not load; its adapter's own error.
+        """
+        from ray.exceptions import RayTaskError
+
         serve = _serve()
 
         def ask() -> dict[str, Any]:
             described: dict[str, Any] = serve.get_app_handle(self.application).describe.remote().result(timeout_s=60)
             return described
 
-        return off_loop(ask)
+        try:
+            return off_loop(ask)
+        except RayTaskError as error:
+            raise _cause(error) from None
 
     def stream(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield ``{"text": so far, "extra": …}`` as it is generated. Closing the generator frees the replica.
@@ -154,12 +163,14 @@ def deploy(
     ).bind(dict(raw), dict(sys_conf), _threads())
     name = f"{owner}/{parameters.udf_name}"
     serve.run(application, name=name, route_prefix=None)
+    answers = False
     try:
         deployment = get(parameters.udf_name, owner)
         deployment.describe()
-    except BaseException as error:
-        serve.delete(name)
-        raise _cause(error) from None
+        answers = True
+    finally:
+        if not answers:
+            serve.delete(name)
     return deployment
 
 
