@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
 
@@ -55,16 +54,14 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Clust
         return _refuse_another(address)
     os.environ.update(embedded.ENVIRONMENT)
     if address:
-        _init(address)
-        return cluster_info()
+        return _init(address)
     cluster = embedded.find()
     if cluster is None:
         starting = embedded.Starting(num_cpus)
         import ray  # noqa: F401 - takes seconds, as does the start
 
         cluster = starting.finish()
-    _init(cluster.address)
-    return cluster_info()
+    return _init(cluster.address)
 
 
 def cluster_info() -> ClusterInfo:
@@ -103,7 +100,8 @@ def shutdown() -> bool:
     return True
 
 
-def _init(address: str) -> Any:
+def _init(address: str) -> ClusterInfo:
+    """Connect and describe; in a cluster without GPUs, keep DeepSpeed from looking for one and saying so in a cell."""
     import ray
 
     if not os.environ.get("RAY_AUTH_TOKEN") and not embedded.token_file().exists():
@@ -112,7 +110,7 @@ def _init(address: str) -> Any:
             do="copy the file of that name from the cluster's head node",
         )
     try:
-        return ray.init(
+        ray.init(
             address=address,
             namespace=NAMESPACE,
             log_to_driver=False,  # a worker's prints would land in whatever cell runs
@@ -125,6 +123,10 @@ def _init(address: str) -> Any:
             do="is it running, is this machine a node of it, and is the token in "
             f"{embedded.token_file()} its own? From elsewhere, run a kernel on one of its nodes",
         ) from None
+    info = cluster_info()
+    if not info.total.get("GPU"):
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    return info
 
 
 def _refuse_another(address: str | None) -> ClusterInfo:

@@ -1,0 +1,34 @@
+"""One embedded Ray cluster a test session, in a state folder of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keep the tests' jobs and cluster away from the user's own."""
+    folder = tmp_path_factory.mktemp("state")
+    os.environ["BYZERLLM_STATE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cluster(state: Path) -> Iterator[object]:
+    """The embedded cluster, connected; ended with the session."""
+    from byzerllm_magics.cluster import connection
+
+    yield connection.connect()
+    connection.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Llama of about 50,000 parameters."""
+    from tests.tiny import make_model
+
+    return make_model(tmp_path_factory.mktemp("models") / "tiny")

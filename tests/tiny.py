@@ -1,0 +1,61 @@
+"""Tiny models and data that the tests make themselves: nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+WORDS = ["red", "green", "blue", "small", "large", "old", "new", "round"]
+THINGS = ["stone", "house", "tree", "river", "bird", "door", "cloud", "road"]
+
+
+def texts(count: int = 400) -> pd.DataFrame:
+    """Short documents of a few words, in English and Chinese."""
+    pairs = [(WORDS[i % 8], THINGS[(i * 3 + i // 8) % 8]) for i in range(count)]
+    return pd.DataFrame({"text": [f"The {a} {b} is {a}. 这是{b}。" for a, b in pairs]})
+
+
+def instructions(count: int = 64) -> pd.DataFrame:
+    """Alpaca rows with answers of skewed lengths."""
+    rows = [
+        {
+            "instruction": f"Describe the {THINGS[i % 8]}.",
+            "output": f"The {THINGS[i % 8]} is {WORDS[i % 8]}. " * (1 + i % 5),
+        }
+        for i in range(count)
+    ]
+    return pd.DataFrame(rows)
+
+
+def make_model(folder: Path, *, hidden: int = 32, layers: int = 2, seed: int = 0) -> Path:
+    """Save an untrained Llama of about 50,000 parameters with a byte-level BPE tokenizer into ``folder``."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>", "<pad>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(texts().text, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=384,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
