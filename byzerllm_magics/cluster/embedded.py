@@ -114,7 +114,7 @@ class Starting:
         return cluster
 
 
-def stop(cluster: EmbeddedCluster, seconds: float = 10.0) -> None:
+def stop(cluster: EmbeddedCluster, seconds: float = 3.0) -> None:
     """End the cluster's processes: politely, then by force after ``seconds``."""
     import psutil
 
@@ -173,7 +173,8 @@ def _processes_of(temp: Path) -> dict[int, float]:
     found = {}
     for process in psutil.process_iter(["cmdline", "create_time"]):
         arguments = process.info["cmdline"] or []
-        if any(str(temp) in argument for argument in arguments) and "default_worker.py" not in " ".join(arguments):
+        is_worker = any(argument.endswith("default_worker.py") for argument in arguments)
+        if any(str(temp) in argument for argument in arguments) and not is_worker:
             found[process.pid] = process.info["create_time"]
     return found
 
