@@ -28,7 +28,7 @@ def instructions(count: int = 64) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def make_model(folder: Path, *, hidden: int = 32, layers: int = 2, seed: int = 0) -> Path:
+def make_model(folder: Path, *, hidden: int = 32, layers: int = 2, positions: int = 256, seed: int = 0) -> Path:
     """Save an untrained Llama of about 50,000 parameters with a byte-level BPE tokenizer into ``folder``."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -51,11 +51,34 @@ def make_model(folder: Path, *, hidden: int = 32, layers: int = 2, seed: int = 0
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=positions,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=2,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_reciter(folder: Path) -> Path:
+    """Save a model that, at temperature 0, recites the alphabet until its context of 4,096 tokens is full.
+
+    Its layers add nothing to a token's embedding, and its head maps each letter's embedding to the next letter.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    make_model(folder, positions=4096)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    letters = tokenizer.convert_tokens_to_ids(list("abcdefghijklmnopqrstuvwxyz"))
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        directions = torch.nn.functional.normalize(embedding, dim=1)
+        head.zero_()
+        head[[*letters[1:], letters[0]]] = directions[letters]
+    model.save_pretrained(folder)
     return folder

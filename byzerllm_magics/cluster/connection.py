@@ -55,12 +55,13 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Clust
     os.environ.update(embedded.ENVIRONMENT)
     if address:
         return _init(address)
-    cluster = embedded.find()
-    if cluster is None:
-        starting = embedded.Starting(num_cpus)
-        import ray  # noqa: F401 - takes seconds, as does the start
+    with embedded.only_one():
+        cluster = embedded.find()
+        if cluster is None:
+            starting = embedded.Starting(num_cpus)
+            import ray  # noqa: F401 - takes seconds, as does the start
 
-        cluster = starting.finish()
+            cluster = starting.finish()
     return _init(cluster.address)
 
 

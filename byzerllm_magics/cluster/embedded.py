@@ -6,7 +6,7 @@ One per user. Its address and process ids are kept in the state folder: the next
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import shutil
 import signal
@@ -14,10 +14,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers.job_folder import read_json, write_json
 
 from ..state_folder import state_folder
 
@@ -54,13 +57,21 @@ def find() -> EmbeddedCluster | None:
     path = _record()
     if not path.exists():
         return None
-    content = json.loads(path.read_text())
+    content = read_json(path)
     processes = {int(pid): created for pid, created in content.pop("processes").items()}
     cluster = EmbeddedCluster(processes=processes, **content)
     if cluster.is_running():
         return cluster
     stop(cluster)
     return None
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Let one process at a time look for the cluster and start it: two notebooks opened together share one."""
+    with (state_folder() / "embedded.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Starting:
@@ -110,7 +121,7 @@ class Starting:
             stop(cluster)
             last = [line for line in self._log.read_text().splitlines() if line.strip()][-1:]
             raise ByzerError("the embedded Ray cluster did not start", where=" ".join(last), do=f"see {self._log}")
-        _record().write_text(json.dumps(asdict(cluster)))
+        write_json(_record(), asdict(cluster))
         return cluster
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers import follow
-from byzerllm_trainers.job_folder import FINAL_STATES, JobFolder, Record, read_json, write_json
+from byzerllm_trainers.job_folder import FINAL_STATES, JobFolder, Record, extend_steps, read_json, write_json
 
 from ..state_folder import state_folder
 from ..widgets.job_state import SERIES, JobState
+from .connection import is_connected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,12 +61,14 @@ class Job:
         """Ask the job to save a checkpoint and end after the current step.
 
         Raises:
-            ByzerError: it is not running.
+            ByzerError: it is not running, or this kernel is not connected to its cluster.
         """
         import ray
 
         from byzerllm_trainers.gang import NAMESPACE
 
+        if not is_connected():  # asking Ray would start another cluster
+            raise ByzerError(f"job {self.name!r}: this kernel is not connected", do="Session().connect() connects it")
         try:
             coordinator = ray.get_actor(self.name, NAMESPACE)
         except ValueError:
@@ -116,7 +119,7 @@ def find(name: str) -> Job:
     """
     record = state_folder() / "jobs" / f"{Path(name).name}.json"
     places = [Path(name), Path("jobs") / name]
-    if record.exists():
+    if record.exists() and Path(name).name == name:
         places.insert(0, Path(read_json(record)["folder"]))
     for place in places:
         folder = JobFolder(place)
@@ -150,8 +153,7 @@ class JobWatch:
         self._folder, self._is_alive = folder, is_alive
         self._metrics = follow.Cursor(folder.root / "metrics.jsonl")
         self._events = follow.Cursor(folder.root / "events.jsonl")
-        self._steps: list[int] = []
-        self._values: dict[str, list[float]] = {name: [] for name in SERIES}
+        self._steps: list[Record] = []
         self._heard = time.monotonic()
         self.state = JobState(folder.name, str(folder.root), method, workers=int(request["workers"]))
 
@@ -190,19 +192,13 @@ class JobWatch:
             state.message = event["error"][0] if name == "failed" else ""
 
     def _extend(self, records: list[Record]) -> None:
-        """Append steps; a step that a newer attempt repeats replaces the older one and what followed it."""
+        """Append steps, and lay them out as the views draw them."""
         import numpy as np
 
-        for record in records:
-            while self._steps and self._steps[-1] >= record["step"]:
-                self._steps.pop()
-                for values in self._values.values():
-                    values.pop()
-            self._steps.append(int(record["step"]))
-            for name, values in self._values.items():
-                values.append(float(record[name]))
-        self.state.step = self._steps[-1]
-        self.state.series = {"step": np.array(self._steps), **{k: np.array(v) for k, v in self._values.items()}}
+        extend_steps(self._steps, records)
+        self.state.step = int(self._steps[-1]["step"])
+        floats = {name: np.array([step[name] for step in self._steps], dtype=np.float64) for name in SERIES}
+        self.state.series = {"step": np.array([step["step"] for step in self._steps], dtype=np.int64), **floats}
 
 
 def table(jobs: list[Job]) -> pd.DataFrame:

@@ -100,6 +100,8 @@ def guarded(action: Callable[[], T]) -> T:
         return action()
     except ByzerError:
         raise
+    except KeyboardInterrupt:
+        raise ByzerError("interrupted", do='what runs on the cluster goes on: "%byzerllm status" shows it') from None
     except Exception as error:  # noqa: BLE001 - whatever it is, a cell shows no traceback
         from ..state_folder import state_folder
 

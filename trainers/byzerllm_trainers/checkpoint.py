@@ -57,8 +57,7 @@ def load_checkpoint(engine: Any, folder: JobFolder, rank: int) -> int:
 
     choice: list[str | None] = [None]
     if rank == 0:
-        whole = [path for path in reversed(committed(folder)) if is_whole(path)]
-        choice[0] = str(whole[0]) if whole else None
+        choice[0] = _newest_whole(folder)
     dist.broadcast_object_list(choice, src=0)
     if choice[0] is None:
         return 0
@@ -76,7 +75,23 @@ def committed(folder: JobFolder) -> list[Path]:
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether every file is there with the checksum that the manifest recorded."""
-    return bool(read_json(checkpoint / "manifest.json")["files"] == _digests(checkpoint))
+    try:
+        manifest = read_json(checkpoint / "manifest.json")
+    except ValueError:  # not JSON, or not text
+        return False
+    return bool(manifest.get("files") == _digests(checkpoint))
+
+
+def _newest_whole(folder: JobFolder) -> str | None:
+    """Return the newest whole checkpoint; damaged ones before it lose their manifest.
+
+    Otherwise a damaged one would count among those kept, and push the whole ones out.
+    """
+    for path in reversed(committed(folder)):
+        if is_whole(path):
+            return str(path)
+        (path / "manifest.json").unlink()
+    return None
 
 
 def export_model(engine: Any, target: Path, rank: int) -> None:

@@ -46,7 +46,7 @@ class TrainArgs:
         """Return the same in the language's keys; what was left out stays out."""
         written = {
             "pretrainedModelType": "sfft/auto",
-            "localModelDir": self.model_path,
+            "localModelDir": self.model_path or self.tokenizer_path,  # get_model builds the weights then
             "localDataDir": self.data_dir,
             "localPathPrefix": self.checkpoint_saving_path,
             "name": self.name,
@@ -154,7 +154,7 @@ def _train(
     folder = submit(
         train_params,
         owner=str(conf.get("OWNER") or conf.get("owner") or getpass.getuser()),
-        workers=int(conf.get("num_gpus", 1)),
+        workers=max(1, int(conf.get("num_gpus", 1))),
         num_cpus=float(conf["num_cpus"]) if "num_cpus" in conf else None,
         resources={k.removeprefix("resource."): float(v) for k, v in conf.items() if k.startswith("resource.")},
         table=as_table(data_refs) if data_refs else None,

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from byzerllm_adapters.errors import ByzerError
+
 from .loop_settings import LoopSettings
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ class Rank:
     world: int
 
 
-def join_group(rank: Rank, address: str, port: int, *, local_index: int, local_world: int) -> None:
+def join_group(
+    rank: Rank, address: str, port: int, *, local_index: int, local_world: int, own_address: str | None = None
+) -> None:
     """Join the gang's process group: NCCL on GPUs, gloo without.
 
     Args:
@@ -31,7 +35,10 @@ def join_group(rank: Rank, address: str, port: int, *, local_index: int, local_w
         port: A free port there.
         local_index: Index among the ranks of this node that see the same devices.
         local_world: How many those are.
+        own_address: Talk over the network interface that holds this IP; None: the library chooses.
     """
+    if own_address:
+        os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"] = interface_of(own_address)
     os.environ.update(
         RANK=str(rank.index),
         WORLD_SIZE=str(rank.world),
@@ -50,6 +57,20 @@ def join_group(rank: Rank, address: str, port: int, *, local_index: int, local_w
     if on_cpu:
         _use_no_compiled_ops()
     deepspeed.init_distributed("gloo" if on_cpu else "nccl", auto_mpi_discovery=False, verbose=False)
+
+
+def interface_of(address: str) -> str:
+    """Return the name of the network interface that holds an IP address: nodes may name theirs differently.
+
+    Raises:
+        ByzerError: none does.
+    """
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.address == address for each in addresses):
+            return name
+    raise ByzerError(f"no network interface of this node has the address {address}")
 
 
 def _use_no_compiled_ops() -> None:

@@ -30,8 +30,6 @@ class Cursor:
             size = self._path.stat().st_size
         except FileNotFoundError:
             return []
-        if size < self._offset:  # a torn last line was cut off when a new attempt began
-            self._offset = 0
         if size == self._offset:
             return []
         with self._path.open("rb") as handle:
@@ -42,11 +40,13 @@ class Cursor:
 
 
 def is_alive(name: str) -> bool:
-    """Whether the job's coordinator is on the cluster that this process is connected to."""
+    """Whether the job's coordinator lives; without a connection to Ray nobody is called dead."""
     import ray
 
     from .gang import NAMESPACE
 
+    if not ray.is_initialized():  # asking would start a cluster
+        return True
     try:
         ray.get_actor(name, NAMESPACE)
     except ValueError:
@@ -92,6 +92,7 @@ def finished(folder: JobFolder, event: Record) -> Record:
         return event
     first, *rest = event["error"]
     do = rest.pop().removeprefix("→ ") if rest and rest[-1].startswith("→ ") else ""
+    first = first.removeprefix("ByzerError: ")
     raise ByzerError(f"job {folder.name} failed: {first}", where="\n".join(rest), do=do)
 
 

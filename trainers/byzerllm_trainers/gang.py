@@ -115,7 +115,11 @@ class Coordinator:
             return
         self._event("preparing", message="tokenising")
         task = ray.remote(num_cpus=0, max_retries=1)(prepare)
-        counts = ray.get(task.remote(str(self._folder.root)))
+        try:
+            counts = ray.get(task.remote(str(self._folder.root)))
+        except ray.exceptions.RayTaskError as error:
+            print(error)  # its text is the traceback in the task
+            raise told(error.cause, "tokenising", self._folder.name) from error
         self._event("prepared", **counts)
 
     def _one_attempt(self, request: JobRequest) -> Record:
@@ -235,15 +239,8 @@ class Coordinator:
             except ray.exceptions.GetTimeoutError:
                 continue
         for number, each in sorted(errors.items(), key=lambda item: (_lost_link(item[1].cause), item[0])):
-            print(each.traceback_str)
-            cause = each.cause
-            if isinstance(cause, ByzerError):
-                return ByzerError(cause.what, where=cause.where or f"rank {number}", do=cause.do)
-            last = str(cause).strip().splitlines()[:2]
-            return ByzerError(
-                f"rank {number}: {type(cause).__name__}: {' '.join(last)}",
-                do=f'"%byzerllm logs {self._folder.name}" shows its traceback',
-            )
+            print(each)  # its text is the traceback in the worker
+            return told(each.cause, f"rank {number}", self._folder.name)
         raise AssertionError("errors holds at least this rank's")
 
     def _event(self, name: str, **details: Any) -> None:
@@ -258,6 +255,14 @@ def prepare(root: str) -> Record:
     folder = JobFolder(root)
     request = read_request(folder)
     return recipe.find(request.train.method).prepare(recipe.Job(folder, request))
+
+
+def told(cause: BaseException, place: str, job: str) -> ByzerError:
+    """Return what a task or worker raised as an error that names its place."""
+    if isinstance(cause, ByzerError):
+        return ByzerError(cause.what, where=cause.where or place, do=cause.do)
+    first = " ".join(str(cause).strip().splitlines()[:2])
+    return ByzerError(f"{place}: {type(cause).__name__}: {first}", do=f'"%byzerllm logs {job}" shows its traceback')
 
 
 def _lost_link(error: BaseException) -> bool:

@@ -72,13 +72,15 @@ class JobFolder:
         """Write ``job.json`` into a new folder.
 
         Raises:
-            ByzerError: a job of that name is already there.
+            ByzerError: a job of that name, or a folder that holds something else, is already there.
         """
         if self.exists():
             raise ByzerError(
                 f"a job named {self.name!r} exists already in {self.root.parent}",
                 do=f'choose another name, or look at it with "%byzerllm attach {self.name}"',
             )
+        if self.root.exists() and any(self.root.iterdir()):
+            raise ByzerError(f"{self.root} holds other files", do="choose another name or localPathPrefix")
         for folder in (self.root, self.data, self.checkpoints, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         write_json(self.root / "job.json", request)
@@ -123,33 +125,44 @@ class JobFolder:
             handle.write(text)
 
     def metrics(self) -> list[Record]:
-        """All steps in order, each as its latest attempt recorded it."""
-        latest: dict[int, Record] = {}
-        for record in _lines(self.root / "metrics.jsonl"):
-            latest[int(record["step"])] = record
-        return [latest[step] for step in sorted(latest)]
+        """All steps in order, each as its latest attempt recorded it (see `extend_steps`)."""
+        steps: list[Record] = []
+        extend_steps(steps, _lines(self.root / "metrics.jsonl"))
+        return steps
 
     def events(self) -> list[Record]:
         """All events in the order in which they happened."""
         return list(_lines(self.root / "events.jsonl"))
 
 
+def extend_steps(steps: list[Record], records: Iterable[Record]) -> None:
+    """Append ``records`` of metrics.jsonl to ``steps``, in place.
+
+    A newer attempt's step replaces the older one and all that followed it: training went back to a checkpoint. What an
+    attempt without the lease still managed to write does not count.
+    """
+    for record in records:
+        if steps and record["attempt"] < steps[-1]["attempt"]:
+            continue
+        while steps and steps[-1]["step"] >= record["step"]:
+            steps.pop()
+        steps.append(record)
+
+
 def _lines(path: Path) -> Iterator[Record]:
     """Yield the records of a JSON-lines file; a torn last line (its writer died) does not count."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as handle:
+    with path.open("rb") as handle:  # bytes: a line may be torn within a character
         for line in handle:
-            if line.endswith("\n"):
+            if line.endswith(b"\n"):
                 yield json.loads(line)
 
 
 def _drop_torn_line(path: Path) -> None:
     """Cut off what a killed writer left behind the last whole line, so that appending goes on at a line's start."""
     if path.exists():
-        whole = path.read_bytes().rpartition(b"\n")
-        if whole[2]:
-            path.write_bytes(whole[0] + whole[1])
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # in place: the whole lines are never at risk
 
 
 def read_json(path: Path) -> Record:

@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.parameters import read
 
 from .train_parameters import OptimizationParameters, TrainParameters
 
 DEFAULT_ZERO_STAGE = {"sft": 0, "sfft": 2}
 """LoRA's optimizer state is small, so partitioning it only adds communication; full training partitions it."""
+
+_EXAMPLES = {
+    "optimizer": '"optimizer": {"type": "AdamW", "params": {"lr": 2e-4}}',
+    "zero_optimization": '"zero_optimization": {"stage": 2}',
+    "bf16": '"bf16": {"enabled": true}',
+    "fp16": '"fp16": {"enabled": false}',
+}
 
 KNOWN_KEYS = frozenset(
     [
@@ -123,66 +131,85 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
     """Merge a cell's keys and its ``deepspeedConfig``; what neither says comes from defaults that train.
 
     Raises:
-        ByzerError: an unknown ``deepspeedConfig`` key, or two places that disagree on one number.
+        ByzerError: an unknown or unusable ``deepspeedConfig`` key, or two places that disagree on one number.
     """
-    ours = parameters.sft if parameters.method == "sft" else parameters.sfft
-    theirs = dict(parameters.deepspeed_config or {})
+    theirs = _without_auto(parameters.deepspeed_config or {})
     _refuse_unknown(theirs)
-    optimizer = _adamw(theirs.pop("optimizer", None))
-    merge = _Merge(ours, parameters.method)
-    zero = {"stage": DEFAULT_ZERO_STAGE[parameters.method], **theirs.pop("zero_optimization", {})}
-    bf16 = _switch(theirs.pop("bf16", None))
-    if _switch(theirs.pop("fp16", None)):
+    sections = {name: _section(theirs, name) for name in ("optimizer", "zero_optimization", "bf16", "fp16")}
+    if sections["fp16"].get("enabled"):
         raise ByzerError(
             "fp16 is not offered: its gradients under- and overflow where bf16's do not",
             where='"fp16" in deepspeedConfig',
             do='write "bf16": {"enabled": true}, or leave both out for what the device has fast',
         )
-    betas = optimizer.get("betas", (None, None))
+    zero = {"stage": DEFAULT_ZERO_STAGE[parameters.method], **sections["zero_optimization"]}
+    if zero["stage"] not in (0, 1, 2, 3):
+        raise ByzerError(f"deepspeedConfig: there is no ZeRO stage {zero['stage']}", do='write "stage": 0, 1, 2 or 3')
+    merged = _merged(
+        parameters,
+        {
+            "per_device_train_batch_size": theirs.pop("train_micro_batch_size_per_gpu", None),
+            "gradient_accumulation_steps": theirs.pop("gradient_accumulation_steps", None),
+            "max_grad_norm": theirs.pop("gradient_clipping", None),
+            "bf16": sections["bf16"].get("enabled"),
+            **_adamw(sections["optimizer"]),
+        },
+    )
     return LoopSettings(
-        rows=merge("per_device_train_batch_size", theirs.pop("train_micro_batch_size_per_gpu", None)),
-        accumulation=merge("gradient_accumulation_steps", theirs.pop("gradient_accumulation_steps", None)),
-        learning_rate=merge("learning_rate", optimizer.get("lr")),
-        betas=(merge("adam_beta1", betas[0]), merge("adam_beta2", betas[1])),
-        epsilon=merge("adam_epsilon", optimizer.get("eps")),
-        weight_decay=merge("weight_decay", optimizer.get("weight_decay")),
-        clip=merge("max_grad_norm", theirs.pop("gradient_clipping", None)),
-        bf16=merge("bf16", bf16),
-        schedule=ours.lr_scheduler_type,
-        warmup_steps=ours.warmup_steps,
-        warmup_ratio=ours.warmup_ratio,
-        seed=ours.seed,
-        gradient_checkpointing=ours.gradient_checkpointing,
-        max_steps=ours.max_steps,
-        save_steps=ours.save_steps,
-        save_total_limit=ours.save_total_limit,
+        rows=merged.per_device_train_batch_size,
+        accumulation=merged.gradient_accumulation_steps,
+        learning_rate=merged.learning_rate,
+        betas=(merged.adam_beta1, merged.adam_beta2),
+        epsilon=merged.adam_epsilon,
+        weight_decay=merged.weight_decay,
+        schedule=merged.lr_scheduler_type,
+        warmup_steps=merged.warmup_steps,
+        warmup_ratio=merged.warmup_ratio,
+        clip=merged.max_grad_norm,
+        seed=merged.seed,
+        bf16=merged.bf16,
+        gradient_checkpointing=merged.gradient_checkpointing,
+        max_steps=merged.max_steps,
+        save_steps=merged.save_steps,
+        save_total_limit=merged.save_total_limit,
         deepspeed={**theirs, "zero_optimization": zero},
     )
 
 
-class _Merge:
-    """One number that both the cell's key and ``deepspeedConfig`` may set."""
-
-    def __init__(self, ours: OptimizationParameters, method: str) -> None:
-        self._ours, self._method = ours, method
-
-    def __call__(self, key: str, theirs: Any) -> Any:
-        written = key in self._ours.model_fields_set
-        value = getattr(self._ours, key)
-        if theirs is None or (written and value == theirs):
-            return value
-        if written:
+def _merged(parameters: TrainParameters, theirs: dict[str, Any]) -> OptimizationParameters:
+    """Return the cell's keys completed by what ``deepspeedConfig`` says for them (None: nothing)."""
+    ours = parameters.optimization
+    theirs = {key: value for key, value in theirs.items() if value is not None}
+    for key in sorted(theirs.keys() & ours.model_fields_set):
+        if theirs[key] != getattr(ours, key):
             raise ByzerError(
-                f"{self._method}.{key} is {value}, but deepspeedConfig says {theirs}",
+                f"{parameters.method}.{key} is {getattr(ours, key)}, but deepspeedConfig says {theirs[key]}",
                 do="write it in one of the two places",
             )
-        return theirs
+    return ours.model_copy(update=read(type(ours), theirs).model_dump(exclude_unset=True))
+
+
+def _without_auto(config: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what says "auto", as configurations made for transformers do: our defaults hold there."""
+    return {
+        key: _without_auto(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if value != "auto"
+    }
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """Take a section out of ``config``; empty where it is not there."""
+    section = config.pop(name, {})
+    if not isinstance(section, dict):
+        raise ByzerError(f'deepspeedConfig: "{name}" is {section!r}', do=f"write an object, e.g. {_EXAMPLES[name]}")
+    return section
 
 
 def _refuse_unknown(config: dict[str, Any]) -> None:
     import difflib
 
-    for key in config.keys() - KNOWN_KEYS:
+    for key in sorted(config.keys() - KNOWN_KEYS):
         near = difflib.get_close_matches(key, KNOWN_KEYS, n=1)
         hint = f'did you mean "{near[0]}"?' if near else "DeepSpeed's configuration reference lists the keys"
         raise ByzerError(f'deepspeedConfig: DeepSpeed knows no key "{key}"', do=hint)
@@ -198,19 +225,21 @@ def _refuse_unknown(config: dict[str, Any]) -> None:
         )
 
 
-def _adamw(optimizer: dict[str, Any] | None) -> dict[str, Any]:
-    """Return AdamW's parameters from a DeepSpeed ``optimizer`` section."""
-    if optimizer is None:
-        return {}
+def _adamw(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """Return our keys for AdamW's parameters in a DeepSpeed ``optimizer`` section."""
     kind = str(optimizer.get("type", "AdamW"))
     if kind.lower() not in ("adamw", "adam"):
         raise ByzerError(
             f'deepspeedConfig: optimizer "{kind}" is not offered', do='"type": "AdamW" is what is trained with'
         )
-    return dict(optimizer.get("params", {}))
-
-
-def _switch(section: dict[str, Any] | None) -> bool | None:
-    """Read ``{"enabled": …}``; None where the section is missing or says "auto"."""
-    enabled = None if section is None else section.get("enabled")
-    return None if enabled in (None, "auto") else bool(enabled)
+    params = optimizer.get("params", {})
+    betas = params.get("betas", (None, None))
+    if len(betas) != 2:
+        raise ByzerError(f'deepspeedConfig: "betas" is {betas!r}', do='write two numbers, e.g. "betas": [0.9, 0.999]')
+    return {
+        "learning_rate": params.get("lr"),
+        "adam_beta1": betas[0],
+        "adam_beta2": betas[1],
+        "adam_epsilon": params.get("eps"),
+        "weight_decay": params.get("weight_decay"),
+    }

@@ -135,8 +135,8 @@ class GroupedRows:
 class PackedStream:
     """Documents joined end to end and cut into windows of ``width`` tokens, shuffled by seed.
 
-    Every token is an input once and, but for the very first, a target once an epoch: a window's last target is
-    the first token of the next.
+    Every token but the last is an input once an epoch, every token but the first a target once: a window's last target
+    is the first token of the next.
 
     Raises:
         ByzerError: there are fewer than two tokens.

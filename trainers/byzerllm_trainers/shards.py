@@ -51,8 +51,8 @@ class Shards:
     def targets(self) -> Longs:
         """Supervised tokens of each example, ``[examples]``: its first token is never predicted."""
         counted = np.concatenate([[0], np.cumsum(self.mask, dtype=np.int64)])
-        first = self.mask[np.minimum(self.offsets[:-1], len(self.mask) - 1)] if len(self) else np.zeros(0, bool)
-        return np.asarray(counted[self.offsets[1:]] - counted[self.offsets[:-1]] - first, dtype=np.int64)
+        begins, ends = self.offsets[:-1], self.offsets[1:]
+        return np.asarray(counted[ends] - counted[np.minimum(begins + 1, ends)], dtype=np.int64)
 
     def example(self, index: int) -> tuple[Ints, Bools]:
         """Return token ids and mask of one example, each ``[length]``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -63,9 +64,9 @@ def submit(
     if get_model is None or not train.sfft.tokenizer_path:
         check_model_folder(train.local_model_dir)
     _check_data(train, table)
-    name = train.name or f"{train.method}-{owner}-{time.strftime('%Y%m%d-%H-%M-%S')}"
+    name = train.name or f"{train.method}-{_plain(owner)}-{time.strftime('%Y%m%d-%H-%M-%S')}"
     request = JobRequest(
-        parameters={**parameters, **_absolute_paths(train)},
+        parameters=_kept(train),
         owner=owner,
         driven=driven,
         **_placement(workers, num_cpus, dict(resources or {}), one_node=train.method == "sft"),
@@ -105,20 +106,34 @@ def _check_data(train: TrainParameters, table: pa.Table | None) -> None:
         )
 
 
-def _absolute_paths(train: TrainParameters) -> dict[str, str]:
-    """Paths as workers see them: they do not share the notebook's working folder."""
-    paths = {"localModelDir": train.local_model_dir, "localDataDir": train.local_data_dir}
-    return {key: str(Path(path).expanduser().absolute()) for key, path in paths.items() if path}
+def _plain(owner: str) -> str:
+    """Return an owner's name as part of a folder's and an actor's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", owner)
+
+
+def _kept(train: TrainParameters) -> dict[str, Any]:
+    """Return the keys that were given, as ``job.json`` holds them.
+
+    By their declared names, and with absolute paths: workers do not share the notebook's working folder.
+    """
+    given: dict[str, Any] = train.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    paths = [(given, "localModelDir"), (given, "localDataDir"), (given.get("sfft", {}), "tokenizer_path")]
+    for group, key in paths:
+        if group.get(key):
+            group[key] = str(Path(group[key]).expanduser().absolute())
+    return given
 
 
 def _placement(workers: int, num_cpus: float | None, resources: dict[str, float], *, one_node: bool) -> dict[str, Any]:
     """Decide what each worker reserves and computes with.
 
     Raises:
-        ByzerError: the cluster can never place that many.
+        ByzerError: there is no cluster, or it can never place that many.
     """
     import ray
 
+    if not ray.is_initialized():
+        raise ByzerError("this process is not connected to a Ray cluster", do="call Session().connect() or ray.init()")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpu = any(node.get("GPU") for node in nodes)
     cores = max(node.get("CPU", 0.0) for node in nodes)

@@ -147,7 +147,9 @@ class TrainParameters(Parameters):
     )
     detached: bool = Field(True, description="Return at once and let the job run; false: wait for its end.")
     keep_partition_num: bool = Field(
-        False, alias="keepPartitionNum", description="Keep the table's partitions as they are, one a worker."
+        False,
+        alias="keepPartitionNum",
+        description="Accepted; every worker gets an equal share anyway.",
     )
     deepspeed_config: JsonObject | None = Field(
         None, alias="deepspeedConfig", description="DeepSpeed's own configuration, as a JSON object."

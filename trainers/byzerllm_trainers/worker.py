@@ -86,16 +86,17 @@ class Worker:
         request = read_request(self._folder)
         job = recipe.Job(self._folder, request)
         rank = Rank(self._index, request.workers)
-        join_group(rank, address, port, local_index=local_index, local_world=local_world)
+        by_ip = request.train.sfft.setup_nccl_socket_ifname_by_ip
+        own = self.node()[0] if by_ip else None
+        join_group(rank, address, port, local_index=local_index, local_world=local_world, own_address=own)
         torch.manual_seed(request.loop.seed)  # new weights (LoRA's, or from scratch) are the same on every rank
         method = recipe.find(request.train.method)
         plan = method.plan(job)
         total = recipe.total_steps(method, job, plan)
         model = method.model(job)
-        metrics = MetricsWriter(self._folder, self._attempt)
         if rank.index == 0:
             self._event("running", total_steps=total, **_parameter_counts(model))
-        try:
+        with MetricsWriter(self._folder, self._attempt) as metrics:
             engine, outcome = loop.train(
                 model,
                 plan,
@@ -107,8 +108,6 @@ class Worker:
                 saved=lambda step: self._event("checkpoint", step=step),
                 should_stop=self._stop.is_set,
             )
-        finally:
-            metrics.close()
         if outcome.state == "finished":
             export_model(engine, self._folder.model, rank.index)
             if rank.index == 0:
@@ -125,7 +124,7 @@ class Worker:
 
 
 class MetricsWriter:
-    """Appends metrics from a thread, so that the loop never waits for a disk.
+    """Appends metrics from a thread, so that the loop never waits for a disk. Leaving its ``with`` writes what is left.
 
     Args:
         folder: The job.
@@ -152,10 +151,14 @@ class MetricsWriter:
         with self._lock:
             self._pending.append({"attempt": self._attempt, "time": round(time.time(), 3), **record})
 
-    def close(self) -> None:
-        """Write what is left."""
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._closed.set()
         self._thread.join()
+        if self._error is not None and kind is None:  # else the loop's own error tells more
+            raise self._error
 
     def _run(self) -> None:
         while self._error is None:
@@ -166,7 +169,7 @@ class MetricsWriter:
                 if records:
                     self._folder.check_lease(self._attempt)
                     self._folder.append("metrics.jsonl", records)
-            except (ByzerError, OSError) as error:  # raised where the loop adds its next record
+            except (ByzerError, OSError) as error:  # raised where the loop adds its next record, or ends
                 self._error = error
             if last_round:
                 return

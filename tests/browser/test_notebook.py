@@ -1,0 +1,166 @@
+"""What a user sees in JupyterLab while a job runs, while an answer streams, and when the file is opened again."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+
+DATA = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.tiny import instructions, texts
+%load_ext byzerllm_magics
+corpus, rows = texts(2000), instructions()
+"""
+SETUP = "%%byzerllm setup\nsingle\nnum_gpus=1"
+JOB = """%%byzerllm run -o job
+pretrainedModelType="sfft/llama"
+name="{name}"
+localModelDir="{model}"
+localPathPrefix="jobs"
+inputTable="corpus"
+sfft.int.max_length="64"
+sfft.int.max_steps="{steps}"
+"""
+DEPLOY = """%%byzerllm run
+action="infer"
+pretrainedModelType="llama"
+localModelDir="{model}"
+udfName="{name}"
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster(cluster):
+    """The kernels find the session's cluster."""
+
+
+def data_cell() -> str:
+    return DATA.format(root=str(Path(__file__).parents[2]))
+
+
+def test_the_chart_grows_while_the_job_runs_and_ends_at_the_last_metric(lab, open_notebook, tiny_model):
+    job = JOB.format(name="seen", model=tiny_model, steps=600)
+    lab.write("chart.ipynb", [data_cell(), SETUP, job, "%byzerllm wait seen"])
+    notebook = open_notebook("chart.ipynb")
+    notebook.run(0)
+    notebook.run(1, wait=60)
+    begun = time.monotonic()
+    notebook.run(2, wait=30)
+    assert time.monotonic() - begun < 20, "the cell returns at once"
+
+    chart = notebook.output(2).locator(".byzer-loss-chart")
+    card = notebook.output(2).locator(".byzer-job-card")
+    chart.wait_for(timeout=30_000)
+    seen: list[int] = []
+    while card.count() and card.get_attribute("data-state") in ("preparing", "starting", "running"):
+        points = int(chart.get_attribute("data-points") or 0)
+        if points and (not seen or points > seen[-1]):
+            seen.append(points)
+        notebook.page.wait_for_timeout(100)
+    assert len(seen) >= 4, f"it grew {len(seen) - 1} times: {seen}"
+
+    notebook.run(3, wait=60)
+    metrics = [json.loads(line) for line in (lab.folder / "jobs/seen/metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["step"] == 600
+    text = notebook.output(2).inner_text()
+    assert "finished" in text
+    assert f"{metrics[-1]['loss']:.4g}" in text, text
+    assert notebook.output(2).locator("img:visible").count() == 1
+
+
+def test_the_last_point_of_the_live_chart_is_the_last_line_of_the_metrics(lab, open_notebook, tiny_model):
+    job = JOB.format(name="last", model=tiny_model, steps=2000)
+    lab.write("last.ipynb", [data_cell(), SETUP, job, "%byzerllm stop last"])
+    notebook = open_notebook("last.ipynb")
+    for cell in (0, 1, 2):
+        notebook.run(cell)
+    chart = notebook.output(2).locator(".byzer-loss-chart[data-points]:not([data-points='0'])")
+    chart.wait_for(timeout=60_000)
+    before = int(chart.get_attribute("data-points"))
+    notebook.page.wait_for_timeout(1500)
+    shown = int(chart.get_attribute("data-points"))
+    metrics = (lab.folder / "jobs/last/metrics.jsonl").read_text().splitlines()
+    assert before < shown <= len(metrics) <= shown + 400
+    notebook.run(3)
+    assert "saves a checkpoint" in notebook.output(3).inner_text()
+
+
+def test_an_answer_streams_into_its_cell_and_stays_after_reopening_without_a_kernel(lab, open_notebook, tiny_model):
+    chat = "%llm_chat -m streamer --max-tokens 200 --temperature 1 Tell me about the red house."
+    lab.write("chat.ipynb", [data_cell(), SETUP, DEPLOY.format(model=tiny_model, name="streamer"), chat])
+    notebook = open_notebook("chat.ipynb")
+    for cell in (0, 1, 2):
+        notebook.run(cell)
+    notebook.run(3, wait=None)
+    view = notebook.output(3).locator(".byzer-chat")
+    view.wait_for(timeout=20_000)
+    lengths: list[int] = []
+    while view.count() and view.get_attribute("data-state") in ("waiting", "streaming"):
+        length = len(view.inner_text())
+        if not lengths or length > lengths[-1]:
+            lengths.append(length)
+        notebook.page.wait_for_timeout(20)
+    assert len(lengths) >= 3, f"it came in {len(lengths)} steps"
+    notebook.ended(3)
+    assert "tokens/s" in notebook.output(3).inner_text()
+    notebook.save()
+
+    saved = json.loads((lab.folder / "chat.ipynb").read_text())
+    assert "widgets" not in saved["metadata"]
+    reopened = without_kernel(lab, open_notebook, "chat.ipynb")
+    text = reopened.output(3).inner_text()
+    assert "Tell me about the red house." in text
+    assert "tokens/s" in text
+    assert "model not found" not in reopened.page.inner_text("body")
+
+
+def test_a_restarted_kernel_attaches_to_the_running_job_and_sees_the_whole_curve(lab, open_notebook, tiny_model):
+    job = JOB.format(name="again", model=tiny_model, steps=1500)
+    cells = [data_cell(), SETUP, job, "get_ipython().kernel.do_shutdown(restart=True)"]
+    lab.write("again.ipynb", [*cells, "%load_ext byzerllm_magics\n%byzerllm attach again", "%byzerllm stop again"])
+    notebook = open_notebook("again.ipynb")
+    for cell in (0, 1, 2):
+        notebook.run(cell)
+    notebook.output(2).locator(".byzer-loss-chart[data-points]:not([data-points='0'])").wait_for(timeout=60_000)
+    notebook.page.wait_for_timeout(1500)
+    notebook.run(3, wait=None)
+    notebook.page.wait_for_timeout(4000)
+    notebook.run(4)
+    chart = notebook.output(4).locator(".byzer-loss-chart[data-points]:not([data-points='0'])")
+    chart.wait_for(timeout=30_000)
+    first = int(chart.get_attribute("data-points"))
+    notebook.page.wait_for_timeout(2000)
+    assert int(chart.get_attribute("data-points")) > first > 1
+    steps = [json.loads(line)["step"] for line in (lab.folder / "jobs/again/metrics.jsonl").read_text().splitlines()]
+    assert steps[:3] == [1, 2, 3]
+    notebook.run(5)
+
+
+def test_an_error_is_a_few_lines_in_the_page(lab, open_notebook):
+    lab.write("error.ipynb", ["%load_ext byzerllm_magics", '%%byzerllm run\nation="infer" and udfName="x"'])
+    notebook = open_notebook("error.ipynb")
+    notebook.run(0)
+    notebook.run(1)
+    text = notebook.output(1).inner_text()
+    assert "ation" in text
+    assert "^" in text
+    assert "Traceback" not in text
+    assert len(text.strip().splitlines()) <= 5
+
+
+def without_kernel(lab, open_notebook, name: str):
+    """Open a copy of a saved notebook whose kernelspec does not exist, so that no kernel starts."""
+    saved = json.loads((lab.folder / name).read_text())
+    saved["metadata"]["kernelspec"] = {"name": "none-of-this-name", "display_name": "none", "language": "python"}
+    (lab.folder / f"copy-{name}").write_text(json.dumps(saved))
+    notebook = open_notebook(f"copy-{name}")
+    dialog = notebook.page.locator(".jp-Dialog button:has-text('No Kernel'), .jp-Dialog button:has-text('Cancel')")
+    if dialog.count():
+        dialog.first.click()
+    return notebook
