@@ -95,9 +95,11 @@ def eventually(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 def worker_pid(name: str) -> int:
     """Process id of a named actor."""
+    import ray
     from ray.util.state import list_actors
 
-    (actor,) = list_actors(filters=[("name", "=", name), ("state", "=", "ALIVE")])
+    address = ray.get_runtime_context().gcs_address  # another cluster may run on this machine
+    (actor,) = list_actors(address, filters=[("name", "=", name), ("state", "=", "ALIVE")])
     return int(actor.pid)
 
 

@@ -49,14 +49,23 @@ def join_group(
     )
     import torch
 
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    import_deepspeed().init_distributed(backend, auto_mpi_discovery=False, verbose=False)
+
+
+def import_deepspeed() -> Any:
+    """Import DeepSpeed for the device that is there, and the model libraries it meets."""
+    import torch
+
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
+    import peft  # noqa: F401 - brings transformers
 
     if on_cpu:
         _use_no_compiled_ops()
-    deepspeed.init_distributed("gloo" if on_cpu else "nccl", auto_mpi_discovery=False, verbose=False)
+    return deepspeed
 
 
 def interface_of(address: str) -> str:

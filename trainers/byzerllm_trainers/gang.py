@@ -92,11 +92,11 @@ class Coordinator:
         """Run attempts until one ends; return the final event."""
         request = read_request(self._folder)
         self._attempt = self._folder.take_lease("coordinator")
-        self._prepare()
+        preparing = self._begin_preparing()
         lost = 0
         while True:
             try:
-                return self._one_attempt(request)
+                return self._one_attempt(request, preparing)
             except WorkerLost as loss:
                 lost += 1
                 if request.driven or lost > MAX_RESTARTS:
@@ -104,26 +104,37 @@ class Coordinator:
                         f"{loss} ({lost} lost in this job)",
                         do=f'see "%byzerllm logs {self._folder.name}": out of memory is the usual reason',
                     ) from None
-                self._attempt = self._folder.take_lease("coordinator")
+                self._attempt, preparing = self._folder.take_lease("coordinator"), None
                 self._event("restarting", message=f"{loss}; going on from the last checkpoint")
 
-    def _prepare(self) -> None:
-        """Tokenise in a Ray task: its process gives the memory back."""
+    def _begin_preparing(self) -> Any | None:
+        """Tokenise in a Ray task, whose process gives the memory back; None when an earlier attempt has done it."""
         import ray
 
         if (self._folder.data / "shards" / "manifest.json").exists():
-            return
+            return None
         self._event("preparing", message="tokenising")
-        task = ray.remote(num_cpus=0, max_retries=1)(prepare)
+        return ray.remote(num_cpus=0, max_retries=1)(prepare).remote(str(self._folder.root))
+
+    def _finish_preparing(self, preparing: Any | None) -> None:
+        """Wait for the tokenised data.
+
+        Raises:
+            ByzerError: a row that does not fit, or nothing to learn from.
+        """
+        import ray
+
+        if preparing is None:
+            return
         try:
-            counts = ray.get(task.remote(str(self._folder.root)))
+            counts = ray.get(preparing)
         except ray.exceptions.RayTaskError as error:
             print(error)  # its text is the traceback in the task
             raise told(error.cause, "tokenising", self._folder.name) from error
         self._event("prepared", **counts)
 
-    def _one_attempt(self, request: JobRequest) -> Record:
-        """Place the gang, train, and return the final event."""
+    def _one_attempt(self, request: JobRequest, preparing: Any | None) -> Record:
+        """Place the gang, train, and return the final event. Workers load their libraries while data is tokenised."""
         import ray
 
         group = self._place(request)
@@ -132,6 +143,9 @@ class Coordinator:
         try:
             self._workers = list(self._create(request, group))
             self._rendezvous(request)
+            for worker in self._workers:
+                worker.load.remote()
+            self._finish_preparing(preparing)
             self._placed.set()
             if self._stop.is_set():
                 self.stop()

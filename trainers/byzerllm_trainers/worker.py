@@ -50,6 +50,13 @@ class Worker:
         """Be told where the gang meets, and this rank's place on its node; nothing is joined yet."""
         self._rendezvous = (address, port, local_index, local_world)
 
+    def load(self) -> None:
+        """Import what training needs, which takes seconds; whatever fails here fails again, and is told, in `train`."""
+        from . import loop, recipe  # noqa: F401
+        from .engine import import_deepspeed
+
+        import_deepspeed()
+
     def train(self) -> Record:
         """Train to the end (or until stopped) and return the outcome."""
         try:
