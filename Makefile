@@ -12,13 +12,14 @@ OUT ?= out
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m byzerllm_magics.headless notebooks/quickstart.ipynb --output $(OUT)/quickstart
+	@echo "open it in JupyterLab: make lab"
 
 lab: $(VENV)/.installed
 	$(BIN)/jupyter lab --notebook-dir=. $(if $(wildcard $(OUT)/quickstart/quickstart.ipynb),$(OUT)/quickstart/quickstart.ipynb,notebooks/quickstart.ipynb)
 
 # All of it; `-ra` in pyproject.toml prints the reason of every skip.
 test: check browser
-	$(BIN)/python -m pytest tests/cluster tests/browser
+	$(BIN)/python -m pytest tests/cluster tests/browser tests/test_quickstart.py
 
 # The quick part: lint, types, layers, unit tests.
 check: $(VENV)/.installed-dev

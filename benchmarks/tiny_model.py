@@ -98,9 +98,10 @@ def _tokenizer(texts: list[str]) -> Any:
 
 
 def _write_rows(folder: Path, texts: list[str]) -> None:
-    """Cut paragraphs in two: the shorter first part is the input, the rest the answer."""
+    """Cut paragraphs in two: the shorter first part is the input, the rest the answer; neither is blank."""
     chance = random.Random(7)
-    paragraphs = [part for text in texts for part in text.split("\n\n") if 40 < len(part) < 6000]
+    paragraphs = [part.strip() for text in texts for part in text.split("\n\n")]
+    paragraphs = [part for part in paragraphs if 40 < len(part) < 6000]
     chance.shuffle(paragraphs)
     folder.mkdir(parents=True)
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Session", "load_ipython_extension", "unload_ipython_extension"]
 
-MAGICS = ("byzerllm", "llm_chat")
-
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register the magics (IPython calls this for ``%load_ext``)."""
@@ -28,6 +26,6 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Remove the magics (IPython calls this for ``%unload_ext``); clusters, models and jobs go on."""
-    for kind in ("line", "cell"):
-        for name in MAGICS:
-            shell.magics_manager.magics[kind].pop(name, None)
+    from .magics.registration import unregister
+
+    unregister(shell)

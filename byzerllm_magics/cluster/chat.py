@@ -82,7 +82,7 @@ class Exchange:
     @property
     def answer(self) -> Answer:
         """The answer so far, and its metadata."""
-        seconds = (self._ended or time.perf_counter()) - self._asked
+        seconds = (self._ended or time.perf_counter()) - self._asked if self._asked else 0.0
         tokens = self._extra.get("generated_tokens_count")
         metadata = {
             "model": self._deployment.name,

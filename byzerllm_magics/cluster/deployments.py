@@ -127,10 +127,8 @@ def _serve() -> Any:
 
 def ensure_serve() -> None:
     """Start Serve without HTTP proxies, once; takes seconds, so `setup` begins it in the background."""
-    from ray.serve.config import HTTPOptions
-
     with _serve_lock:
-        _serve().start(http_options=HTTPOptions(location="NoServer"))
+        _serve().start(proxy_location="Disabled")
 
 
 def deploy(

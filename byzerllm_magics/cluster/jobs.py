@@ -12,6 +12,7 @@ from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers import follow
 from byzerllm_trainers.job_folder import FINAL_STATES, JobFolder, Record, extend_steps, read_json, write_json
 
+from ..paths import shown
 from ..state_folder import state_folder
 from ..widgets.job_state import SERIES, JobState
 from .connection import is_connected
@@ -101,7 +102,7 @@ class Job:
         return "\n".join(line for name, tail in tails for line in (f"── {name}", *tail))
 
     def __repr__(self) -> str:
-        return f"Job({self.name!r}, {self.state}, {self.folder.root})"
+        return f"Job({self.name!r}, {self.state}, {shown(self.folder.root)})"
 
 
 def remember(folder: JobFolder) -> None:
@@ -155,7 +156,7 @@ class JobWatch:
         self._events = follow.Cursor(folder.root / "events.jsonl")
         self._steps: list[Record] = []
         self._heard = time.monotonic()
-        self.state = JobState(folder.name, str(folder.root), method, workers=int(request["workers"]))
+        self.state = JobState(folder.name, shown(folder.root), method, workers=int(request["workers"]))
 
     def look(self) -> JobState:
         """Read what is new and return the state."""

@@ -29,6 +29,7 @@ class Replica:
         self._infer_params = dict(infer_params)
         self._error: ByzerError | None = None
         self._turn = asyncio.Lock()
+        _listen_on_own_address()
         try:
             import torch
 
@@ -88,6 +89,16 @@ class Replica:
         return lambda: self._model.stream_chat(
             self._tokenizer, request["instruction"], list(request.get("history", [])), **options
         )
+
+
+def _listen_on_own_address() -> None:
+    """Keep the port that Serve opens for every replica off the machine's other interfaces; it has no setting for it."""
+    import ray
+    from ray.serve._private import replica
+
+    own = ray.util.get_node_ip_address()
+    add_port = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, _address: add_port(server, f"{own}:0")
 
 
 class _Pump:

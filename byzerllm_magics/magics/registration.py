@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.magic import no_var_expand
 
 from ..session import Session
+from .question import Question
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def register(shell: InteractiveShell) -> None:
     """Register ``byzerllm`` and ``llm_chat`` as line and cell magics around one new session."""
+    unregister(shell)
     session = Session(namespace=lambda: shell.user_ns)
 
     # IPython would evaluate {…} and $name in the line as Python; a prompt is literal
@@ -35,3 +37,13 @@ def register(shell: InteractiveShell) -> None:
     for kind in ("line", "cell"):
         shell.register_magic_function(byzerllm, magic_kind=kind, magic_name="byzerllm")
         shell.register_magic_function(llm_chat, magic_kind=kind, magic_name="llm_chat")
+    shell.input_transformer_manager.token_transformers.append(Question)
+
+
+def unregister(shell: InteractiveShell) -> None:
+    """Remove what `register` added, if it did."""
+    for kind in ("line", "cell"):
+        for name in ("byzerllm", "llm_chat"):
+            shell.magics_manager.magics[kind].pop(name, None)
+    transformers = shell.input_transformer_manager.token_transformers
+    transformers[:] = [each for each in transformers if each is not Question]

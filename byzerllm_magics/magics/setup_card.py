@@ -73,10 +73,11 @@ def _workers(info: ClusterInfo, settings: SetupSettings) -> str:
 
 def _dashboard(info: ClusterInfo) -> str:
     from ..cluster.embedded import token_file
+    from ..paths import shown
 
     port = info.dashboard.rpartition(":")[2]
     return (
-        f"{info.dashboard} · it asks for the token in {token_file()} · "
+        f"{info.dashboard} · it asks for the token in {shown(token_file())} · "
         f"from another machine: ssh -L {port}:{info.dashboard.removeprefix('http://')} THIS_MACHINE"
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from byzerllm_adapters.errors import ByzerError
 
 from ..live import WATCHER
+from ..paths import shown
 
 if TYPE_CHECKING:
     from byzerllm_trainers.job_folder import Record
@@ -31,5 +32,6 @@ def wait_for(job: Job) -> Record | None:
     WATCHER.settle()
     losses = f", loss {row['first_loss']:.4g} → {row['last_loss']:.4g}" if row["last_loss"] is not None else ""
     took = f" in {row['seconds']:.1f} s" if row["seconds"] else ""
-    print(f"Job {job.name} {row['status']}: {row['steps']} steps{took}{losses}. Model: {row['model']}")
+    model = f" Model: {shown(row['model'])}" if row["model"] else ""
+    print(f"Job {job.name} {row['status']}: {row['steps']} steps{took}{losses}.{model}")
     return row

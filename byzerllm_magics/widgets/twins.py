@@ -72,7 +72,8 @@ def job_summary(state: JobState) -> str:
     elapsed = state.elapsed(time.time())
     if elapsed is not None:
         lines.append(f"time       {elapsed:,.0f} s")
-    lines.append(f"{'model' if state.state == 'finished' else 'job'}".ljust(11) + state.folder)
+    finished = state.state == "finished"
+    lines.append(f"model      {state.folder}/model" if finished else f"job        {state.folder}")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.helpers import Observed, corpus_folder, observed, pretraining
+from tests.tiny import make_reciter
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pretrained(session: Any, tiny_model: Path, corpus: Path, prefix: Path) -> Observed:
     """Two workers, ZeRO 2, 40 steps, never interrupted; with what was seen on the cluster meanwhile."""
     return observed(session, pretraining(tiny_model, corpus, prefix, name="uninterrupted", stage=2))
+
+
+@pytest.fixture(scope="session")
+def reciter(session: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a deployed model whose answer at temperature 0 takes many seconds."""
+    folder = make_reciter(tmp_path_factory.mktemp("models") / "reciter")
+    deployment = session.run(action="infer", localModelDir=str(folder), udfName="reciter")
+    return str(deployment.name)

@@ -118,3 +118,10 @@ def python(code: str, environment: dict[str, str], seconds: float = 120) -> subp
     return subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=seconds, check=False
     )
+
+
+def free_cpus() -> float:
+    """CPUs of the cluster that nothing has reserved."""
+    import ray
+
+    return float(ray.available_resources().get("CPU", 0.0))

@@ -69,7 +69,9 @@ class Orphan:
 
 
 @pytest.fixture(scope="module")
-def orphan(cluster: object, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, corpus: Path) -> Iterator[Orphan]:
+def orphan(
+    cluster: object, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, corpus: Path
+) -> Iterator[Orphan]:
     """Start a cluster of another state folder, a long job and a model from a process, and kill -9 that process."""
     state = tmp_path_factory.mktemp("another")
     reciter = make_reciter(tmp_path_factory.mktemp("models") / "reciter")
@@ -123,26 +125,30 @@ def test_every_listener_is_on_loopback_while_a_job_and_a_model_run(orphan: Orpha
     assert {item for item in listeners if item[1].removeprefix("::ffff:") not in ("127.0.0.1", "::1")} == set()
 
 
-def test_a_connection_without_the_token_is_refused_and_told_where_the_token_belongs(
-    cluster: Any, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def refused(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """An empty home folder, and what a process of that home printed when it was refused."""
+    home = tmp_path_factory.mktemp("home")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    done = python(WITHOUT_TOKEN, environment | {"HOME": str(tmp_path), "RAY_ADDRESS": cluster.address})
-    assert done.stdout.startswith("ByzerError: "), done.stderr
-    assert str(tmp_path / ".ray" / "auth_token") in done.stdout
-    assert len(done.stdout.splitlines()) <= 5
+    done = python(WITHOUT_TOKEN, environment | {"HOME": str(home), "RAY_ADDRESS": cluster.address})
+    return home, done.stdout + done.stderr
 
 
-def test_no_output_holds_the_token(cluster: Any, orphan: Orphan, tmp_path: Path) -> None:
+def test_a_connection_without_the_token_is_refused_and_told_where_the_token_belongs(refused: tuple[Path, str]) -> None:
+    home, told = refused
+    assert told.startswith("ByzerError: ")
+    assert str(home / ".ray" / "auth_token") in told
+    assert len(told.splitlines()) <= 5
+
+
+def test_no_output_holds_the_token(orphan: Orphan, refused: tuple[Path, str]) -> None:
     from byzerllm_magics.magics.setup_card import SetupCard
     from byzerllm_magics.session import Session
 
     token = embedded.token_file().read_text().strip()
     card = SetupCard(connection.cluster_info(), Session().settings)
-    refused = python(WITHOUT_TOKEN, os.environ | {"HOME": str(tmp_path), "RAY_ADDRESS": cluster.address})
     commands = [word for pid in orphan.cluster.processes for word in psutil.Process(pid).cmdline()]
-    texts = [repr(card), card._repr_html_(), refused.stdout, refused.stderr, *commands]
-    assert not any(token in text for text in texts)
+    assert not any(token in text for text in [repr(card), card._repr_html_(), refused[1], *commands])
     kept = [path for path in orphan.state.rglob("*") if path.is_file()]
     assert {"embedded.json", "ray-start.log", "coordinator.log"} <= {path.name for path in kept}
     assert not [path for path in kept if token.encode() in path.read_bytes()]

@@ -36,19 +36,18 @@ def rows(folder: JobFolder, data_dir: str | None) -> Iterator[Mapping[str, Any]]
         data_dir: A folder of ``.txt`` (one document a file), ``.jsonl`` or ``.parquet`` files otherwise.
 
     Raises:
-        ByzerError: no data, or a line that is not a JSON object.
+        ByzerError: no data, a line that is not a JSON object, or text that is not UTF-8.
     """
     kept = folder.data / ROWS_FILE
     if kept.exists():
         yield from _parquet(kept)
         return
     for path in data_files(data_dir):
-        if path.suffix == ".parquet":
-            yield from _parquet(path)
-        elif path.suffix == ".jsonl":
-            yield from _json_lines(path)
-        else:
-            yield {"text": path.read_text(encoding="utf-8"), "file": str(path)}
+        try:
+            yield from _file(path)
+        except UnicodeDecodeError as error:
+            do = "convert it, e.g. with iconv -f GB18030 -t UTF-8"
+            raise ByzerError(f"{path} is not UTF-8: {error.reason}", do=do) from None
 
 
 def messages_of(rows: Iterator[Mapping[str, Any]], kind: str) -> Iterator[list[Message]]:
@@ -83,6 +82,15 @@ def data_files(data_dir: str | None) -> list[Path]:
     if not files:
         raise ByzerError(f"no .txt, .jsonl or .parquet file in {path}", where='in "localDataDir"')
     return files
+
+
+def _file(path: Path) -> Iterator[Mapping[str, Any]]:
+    if path.suffix == ".parquet":
+        yield from _parquet(path)
+    elif path.suffix == ".jsonl":
+        yield from _json_lines(path)
+    else:
+        yield {"text": path.read_text(encoding="utf-8"), "file": str(path)}
 
 
 def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:

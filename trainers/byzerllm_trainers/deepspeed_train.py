@@ -168,12 +168,15 @@ def as_table(data: Any) -> pa.Table:
     """Return rows as one Arrow table: a DataFrame, an Arrow table, anything with the Arrow C stream, or a list of them.
 
     Raises:
-        ByzerError: another type.
+        ByzerError: another type, or tables whose columns do not fit together.
     """
     import pyarrow as pa
 
     if isinstance(data, list | tuple):
-        return pa.concat_tables([as_table(part) for part in data])
+        try:
+            return pa.concat_tables([as_table(part) for part in data], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise ByzerError(f"the tables do not fit together: {error}", do="give all the same columns") from None
     if isinstance(data, pa.Table):
         return data
     if hasattr(data, "__arrow_c_stream__"):

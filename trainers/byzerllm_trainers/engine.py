@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ def join_group(
         local_world: How many those are.
         own_address: Talk over the network interface that holds this IP; None: the library chooses.
     """
+    if address.startswith("127."):  # one machine by itself: nothing has to listen where its host name points
+        own_address = address
     if own_address:
         os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"] = interface_of(own_address)
     os.environ.update(
@@ -50,7 +53,26 @@ def join_group(
     import torch
 
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    import_deepspeed().init_distributed(backend, auto_mpi_discovery=False, verbose=False)
+    deepspeed = import_deepspeed()
+    torch.distributed.init_process_group(
+        backend, store=_meeting_point(rank, address, port), rank=rank.index, world_size=rank.world
+    )
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)  # takes the group as it is
+
+
+def _meeting_point(rank: Rank, address: str, port: int) -> Any:
+    """Return the store in which the ranks find each other.
+
+    Rank 0 serves it on its node's address alone: by itself torch would on every interface, and it asks nobody
+    for a token.
+    """
+    from torch.distributed import TCPStore
+
+    listener: int | None = None
+    if rank.index == 0:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listener = socket.create_server((address, port), family=family).detach()
+    return TCPStore(address, port, rank.world, is_master=rank.index == 0, master_listen_fd=listener)
 
 
 def import_deepspeed() -> Any:

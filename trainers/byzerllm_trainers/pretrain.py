@@ -53,7 +53,7 @@ class Pretraining:
         """Load the model folder, or call the user's ``get_model``."""
         pickled = job.folder.root / GET_MODEL_FILE
         if pickled.exists():
-            import cloudpickle
+            from ray import cloudpickle
 
             return cloudpickle.loads(pickled.read_bytes())()
         train = job.request.train

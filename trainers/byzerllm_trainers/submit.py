@@ -151,7 +151,8 @@ def _placement(workers: int, num_cpus: float | None, resources: dict[str, float]
             where=f"the cluster has {have} on {len(nodes)} node{'s' * (len(nodes) > 1)}",
             do=f'lower "num_gpus" (setup) to {placeable} or less, or add nodes' if placeable else "add nodes",
         )
-    threads = max(1, int(cores // per_node)) if not gpu else max(1, int(cpus))
+    # all cores for the one gang of a CPU machine, unless the user has said how many CPUs a worker takes
+    threads = max(1, int(cpus if gpu or num_cpus else cores // per_node))
     return {
         "workers": workers,
         "gpu": gpu,
@@ -176,7 +177,7 @@ def _refuse_running(name: str) -> None:
 
 def _keep_function(folder: JobFolder, function: Callable[[], Any]) -> None:
     """Pickle a notebook's function by value, so that workers need no module of it."""
-    import cloudpickle
+    from ray import cloudpickle
 
     from .pretrain import GET_MODEL_FILE
 

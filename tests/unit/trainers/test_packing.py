@@ -95,9 +95,7 @@ def test_a_step_holds_the_same_rows_whatever_the_number_of_ranks(shards: Make, k
     layouts = [Layout(12 // world, 1, world, 3) for world in (1, 2, 3, 4)] + [Layout(2, 3, 2, 3)]
     plans = [GroupedRows(made, each) if kind == "rows" else PackedStream(made, each, 8) for each in layouts]
     for step in range(plans[0].steps_per_epoch):
-        seen = {
-            tuple(heads(plan, step, layout.world)) for plan, layout in zip(plans, layouts, strict=True)
-        }
+        seen = {tuple(heads(plan, step, layout.world)) for plan, layout in zip(plans, layouts, strict=True)}
         assert len(seen) == 1
         assert len({(plan.step(step, 0).targets, plan.step(step, 0).tokens) for plan in plans}) == 1
 

@@ -126,9 +126,7 @@ def test_a_damaged_checkpoint_does_not_push_out_a_whole_one(tiny_model: Path, th
 
 
 @pytest.mark.parametrize(("limit", "left"), [(1, ["step-8"]), (2, ["step-6", "step-8"])])
-def test_only_so_many_checkpoints_are_kept(
-    tiny_model: Path, make_folder: Any, limit: int, left: list[str]
-) -> None:
+def test_only_so_many_checkpoints_are_kept(tiny_model: Path, make_folder: Any, limit: int, left: list[str]) -> None:
     folder = make_folder("job")
     ran = trained(tiny_model, folder, chosen(save_steps=2, save_total_limit=limit))
     assert ran.saved == [2, 4, 6, 8]

@@ -1,0 +1,139 @@
+"""What each method trains on: the tokens, the steps, the model and its trainable weights."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers import recipe
+from byzerllm_trainers.corpus import keep_rows
+from byzerllm_trainers.job_folder import JobFolder
+from byzerllm_trainers.job_request import JobRequest, read_request
+from byzerllm_trainers.recipe import Job
+from byzerllm_trainers.shards import open_shards
+from tests.tiny import instructions
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, tiny_model: Path) -> Any:
+    def make(method: str, table: pa.Table, workers: int = 1, **keys: object) -> Job:
+        parameters = {"pretrainedModelType": f"{method}/llama", "localModelDir": str(tiny_model)}
+        parameters |= {f"{method}.{key}": value for key, value in keys.items()}
+        request = JobRequest(parameters, "me", workers, gpu=False, cpus_per_worker=1, threads_per_worker=1)
+        folder = JobFolder(tmp_path / f"job-{len(list(tmp_path.iterdir()))}")
+        folder.create(request.as_record())
+        keep_rows(folder, table)
+        return Job(folder, read_request(folder))
+
+    return make
+
+
+def table(**columns: list[Any]) -> pa.Table:
+    return pa.table(columns)
+
+
+def test_fine_tuning_learns_the_answers_and_their_end_and_nothing_else(make_job: Any) -> None:
+    job = make_job("sft", table(instruction=["Name a colour."], output=["The red stone."]))
+    counts = recipe.find("sft").prepare(job)
+    tokenizer = recipe.find("sft").tokenizer(job)
+    ids, mask = open_shards(job.folder.data / "shards").example(0)
+    assert tokenizer.decode(ids[mask]) == " The red stone.</s>"
+    assert "Name a colour." in tokenizer.decode(ids[~mask])
+    assert counts == {
+        "examples": 1,
+        "examples_cut_off": 0,
+        "tokens": len(ids),
+        "supervised_tokens": int(mask.sum()),
+    }
+
+
+def test_an_answer_that_the_limit_cuts_off_whole_is_counted_not_trained(make_job: Any) -> None:
+    rows = table(instruction=["Short?", "Long? " * 40], output=["Yes.", "No."])
+    job = make_job("sft", rows, max_seq_length=32)
+    counts = recipe.find("sft").prepare(job)
+    assert (counts["examples"], counts["examples_cut_off"]) == (1, 1)
+    assert open_shards(job.folder.data / "shards").lengths.max() == 32
+
+
+def test_rows_without_anything_to_learn_are_refused(make_job: Any) -> None:
+    job = make_job("sft", table(instruction=["Long? " * 40], output=["No."]), max_seq_length=16)
+    with pytest.raises(ByzerError, match="no example has a token to learn"):
+        recipe.find("sft").prepare(job)
+
+
+def test_pretraining_learns_every_token_and_the_end_of_each_document(make_job: Any) -> None:
+    job = make_job("sfft", table(text=["The red stone.", "这是 house"]))
+    counts = recipe.find("sfft").prepare(job)
+    shards = open_shards(job.folder.data / "shards")
+    tokenizer = recipe.find("sfft").tokenizer(job)
+    assert tokenizer.decode(shards.tokens) == "The red stone.</s>这是 house</s>"
+    assert counts == {"documents": 2, "tokens": len(shards.tokens)}
+    assert shards.mask.all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "what", "where"),
+    [
+        (table(content=["a"]), 'needs a column "text" of strings', "row 0 has the columns content"),
+        (table(text=["a", None]), 'needs a column "text" of strings', "row 1"),
+    ],
+)
+def test_pretraining_names_the_row_that_has_no_text(make_job: Any, rows: pa.Table, what: str, where: str) -> None:
+    with pytest.raises(ByzerError, match=what) as caught:
+        recipe.find("sfft").prepare(make_job("sfft", rows))
+    assert where in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("method", "keys", "expected"),
+    [
+        ("sft", {"per_device_train_batch_size": 4}, 4),  # 16 rows
+        ("sft", {"per_device_train_batch_size": 4, "num_train_epochs": 2.5}, 10),
+        ("sft", {"per_device_train_batch_size": 5}, 4),
+        ("sft", {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}, 4),
+        ("sft", {"num_train_epochs": 2, "max_steps": 3}, 3),
+        ("sfft", {"epoches": 3, "steps_per_epoch": 2}, 6),
+    ],
+)
+def test_the_number_of_steps(make_job: Any, method: str, keys: dict[str, Any], expected: int) -> None:
+    rows = instructions(16) if method == "sft" else instructions(16).rename(columns={"output": "text"})
+    job = make_job(method, pa.Table.from_pandas(rows), **keys)
+    found = recipe.find(method)
+    found.prepare(job)
+    assert recipe.total_steps(found, job, found.plan(job)) == expected
+
+
+def test_more_workers_make_fewer_steps(make_job: Any) -> None:
+    job = make_job("sft", pa.Table.from_pandas(instructions(16)), workers=2, per_device_train_batch_size=4)
+    found = recipe.find("sft")
+    found.prepare(job)
+    assert found.plan(job).steps_per_epoch == 2
+
+
+def test_fine_tuning_trains_lora_on_every_linear_layer_but_the_head(make_job: Any) -> None:
+    job = make_job("sft", table(instruction=["a"], output=["b"]), lora_rank=8, lora_alpha=24, lora_dropout=0.25)
+    model = recipe.find("sft").model(job)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    layers = {name.split(".lora_")[0].rpartition(".")[2] for name in trained}
+    assert layers == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    config = model.peft_config["default"]
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (8, 24, 0.25)
+
+
+def test_pretraining_trains_every_weight_in_fp32(make_job: Any) -> None:
+    import torch
+
+    model = recipe.find("sfft").model(make_job("sfft", table(text=["a"])))
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_the_tokenizer_may_be_elsewhere_or_named_by_a_file(make_job: Any, tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    for file in tiny_model.glob("tokenizer*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    for path in (folder, folder / "tokenizer.json"):
+        job = make_job("sfft", table(text=["a"]), tokenizer_path=str(path))
+        assert recipe.find("sfft").tokenizer(job).name_or_path == str(folder)

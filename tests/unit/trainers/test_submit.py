@@ -1,0 +1,258 @@
+"""What is wrong is found before anything exists; a job folder holds what a worker needs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers import gang, submit
+from byzerllm_trainers.job_folder import JobFolder
+from byzerllm_trainers.job_request import read_request
+from byzerllm_trainers.recipe import Job
+from byzerllm_trainers.sft import SupervisedFineTuning
+from tests.tiny import instructions, texts
+
+NODE = {"Alive": True, "Resources": {"CPU": 4.0}}
+GPU_NODE = {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 4.0}}
+DEAD = {"Alive": False, "Resources": {"CPU": 400.0, "GPU": 80.0}}
+
+
+class Cluster:
+    """What `submit` asks Ray, without Ray."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import ray
+
+        self.nodes, self.actors, self.started = [NODE], set[str](), list[str]()
+        monkeypatch.setattr(ray, "is_initialized", lambda: True)
+        monkeypatch.setattr(ray, "nodes", lambda: self.nodes)
+        monkeypatch.setattr(ray, "get_actor", self._actor)
+        monkeypatch.setattr(gang, "start_coordinator", self.started.append)
+
+    def _actor(self, name: str, _namespace: str) -> None:
+        if name not in self.actors:
+            raise ValueError(name)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    return Cluster(monkeypatch)
+
+
+@pytest.fixture
+def keys(tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "pretrainedModelType": "sft/llama",
+        "localModelDir": str(tiny_model),
+        "localPathPrefix": str(tmp_path / "jobs"),
+        "name": "job",
+    }
+
+
+def rows(**columns: list[Any]) -> pa.Table:
+    return pa.table(columns or {"instruction": ["Hello?", "How?"], "output": ["Hello.", "So."]})
+
+
+def test_a_job_is_written_and_its_coordinator_started(cluster: Cluster, keys: dict[str, Any]) -> None:
+    folder = submit.submit(keys, owner="me", table=rows())
+    assert cluster.started == [str(folder.root)]
+    request = read_request(folder)
+    assert (request.owner, request.workers, request.gpu, request.cpus_per_worker) == ("me", 1, False, 1.0)
+    assert request.train.family == "llama"
+    assert SupervisedFineTuning().prepare(Job(folder, request))["examples"] == 2
+
+
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"localModelDir": "nowhere"}, 'no folder "nowhere"', "paths are relative to"),
+    ({"localModelDir": None}, "localModelDir is missing", "add localModelDir"),
+    ({"pretrainedModelType": "sft/lama"}, "lama", "llama"),
+    ({"pretrainedModelType": "lora/llama"}, "does not say how to train", 'write "sft/llama"'),
+    ({"name": "../escape"}, "is not a name for a job", "use letters"),
+    ({"sft.learning_rte": "1"}, "sft.learning_rte is not a known parameter", "sft.learning_rate"),
+    ({"sft.learning_rate": "fast"}, "is not a number", "write a number"),
+    ({"sfft.max_length": "8"}, "without effect in sft/llama", "sft."),
+    ({"deepspeedConfig": '{"zero_optimisation": {}}'}, "knows no key", "zero_optimization"),
+    ({"deepspeedConfig": '{"zero'}, "is not JSON", "correct the JSON"),
+]
+
+
+@pytest.mark.parametrize(("changes", "what", "do"), WRONG, ids=[next(iter(case[0])) for case in WRONG])
+def test_wrong_keys_leave_nothing_behind(
+    cluster: Cluster, keys: dict[str, Any], changes: dict[str, Any], what: str, do: str
+) -> None:
+    raw = {key: value for key, value in (keys | changes).items() if value is not None}
+    with pytest.raises(ByzerError) as caught:
+        submit.submit(raw, owner="me", table=rows())
+    assert what in str(caught.value)
+    assert do in str(caught.value)
+    assert len(caught.value.render()) <= 5
+    assert not Path(keys["localPathPrefix"]).exists()
+    assert cluster.started == []
+
+
+TABLES: list[tuple[str, dict[str, list[Any]], str]] = [
+    ("sft", {"question": ["a"], "answer": ["b"]}, "no data format has the columns question, answer"),
+    ("sft", {"instruction": ["a", "b", "c"], "output": ["A", None, "C"]}, "row 1 (format alpaca)"),
+    ("sft", {"messages": [[{"role": "user", "content": "a"}], [{"role": "robot", "content": "b"}]]}, "row 1"),
+    ("sft", {"text": ["a"]}, "a row of plain text holds no conversation"),
+    ("sft", {"instruction": [], "output": []}, "the table has no rows"),
+    ("sfft", {"content": ["a"]}, 'needs a column "text"; this table has: content'),
+    ("sfft", {"text": []}, "the table has no rows"),
+]
+
+
+@pytest.mark.parametrize(("method", "columns", "what"), TABLES)
+def test_a_table_that_cannot_train_leaves_nothing_behind(
+    cluster: Cluster, keys: dict[str, Any], method: str, columns: dict[str, list[Any]], what: str
+) -> None:
+    with pytest.raises(ByzerError) as caught:
+        submit.submit(keys | {"pretrainedModelType": f"{method}/llama"}, owner="me", table=rows(**columns))
+    assert what in str(caught.value)
+    assert not Path(keys["localPathPrefix"]).exists()
+
+
+def test_without_any_data_nothing_is_left_behind(cluster: Cluster, keys: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for data in ({}, {"localDataDir": str(tmp_path / "missing")}, {"localDataDir": str(tmp_path / "empty")}):
+        with pytest.raises(ByzerError):
+            submit.submit(keys | data, owner="me")
+    assert not Path(keys["localPathPrefix"]).exists()
+
+
+def test_a_running_job_of_that_name_is_refused(cluster: Cluster, keys: dict[str, Any]) -> None:
+    cluster.actors.add("job")
+    with pytest.raises(ByzerError, match="is running on this cluster"):
+        submit.submit(keys, owner="me", table=rows())
+    assert not Path(keys["localPathPrefix"]).exists()
+
+
+def test_an_earlier_job_of_that_name_is_refused_and_kept(cluster: Cluster, keys: dict[str, Any]) -> None:
+    first = submit.submit(keys, owner="me", table=rows())
+    with pytest.raises(ByzerError, match="exists already"):
+        submit.submit(keys, owner="me", table=rows())
+    assert first.exists()
+    assert len(cluster.started) == 1
+
+
+def test_a_coordinator_that_does_not_start_leaves_no_folder(
+    cluster: Cluster, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_root: str) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(gang, "start_coordinator", fail)
+    with pytest.raises(RuntimeError):
+        submit.submit(keys, owner="me", table=rows())
+    assert not (Path(keys["localPathPrefix"]) / "job").exists()
+
+
+def test_without_a_connection_it_says_so_and_starts_no_cluster(keys: dict[str, Any]) -> None:
+    import ray
+
+    with pytest.raises(ByzerError, match="not connected to a Ray cluster"):
+        submit.submit(keys, owner="me", table=rows())
+    assert not ray.is_initialized()
+
+
+def test_paths_are_those_of_the_notebook_not_of_a_worker(
+    cluster: Cluster, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_model.parent)
+    data = tiny_model.parent / "data"
+    data.mkdir(exist_ok=True)
+    (data / "a.txt").write_text("text")
+    name = tiny_model.name
+    raw = {
+        "pretrainedModelType": "sfft/llama",
+        "localModelDir": name,
+        "localDataDir": "data",
+        "localPathPrefix": str(tmp_path),
+        "sfft.str.tokenizer_path": name,
+    }
+    train = read_request(submit.submit(raw, owner="me")).train
+    assert (train.local_model_dir, train.local_data_dir) == (str(tiny_model), str(data))
+    assert train.sfft.tokenizer_path == str(tiny_model)
+
+
+@pytest.mark.parametrize("spelling", ["pythons", "groups", "typed"])
+def test_every_spelling_of_the_keys_reaches_the_workers(cluster: Cluster, keys: dict[str, Any], spelling: str) -> None:
+    raw = {
+        "pythons": {
+            "pretrained_model_type": "sft/llama",
+            "local_model_dir": keys["localModelDir"],
+            "local_path_prefix": keys["localPathPrefix"],
+            "sft.max_steps": np.int64(7).item(),
+        },
+        "groups": keys | {"sft": {"max_steps": 7}},
+        "typed": keys | {"sft.int.max_steps": "7", "deepspeedConfig": {"gradient_clipping": 0.5}},
+    }[spelling]
+    folder = submit.submit(raw, owner="me", table=rows())
+    request = read_request(folder)
+    assert request.loop.max_steps == 7
+    assert request.loop.clip == (0.5 if spelling == "typed" else 1.0)
+    assert folder.request()["parameters"]["pretrainedModelType"] == "sft/llama"
+
+
+def test_a_generated_name_is_a_name_whoever_the_owner_is(cluster: Cluster, keys: dict[str, Any]) -> None:
+    del keys["name"]
+    folder = submit.submit(keys, owner="team a/张三", table=rows())
+    assert folder.root.parent == Path(keys["localPathPrefix"])
+    assert folder.name.startswith("sft-team-a-")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "expected"),
+    [
+        ([NODE], 1, {"gpu": False, "cpus_per_worker": 1.0, "threads_per_worker": 4}),
+        ([NODE], 4, {"gpu": False, "cpus_per_worker": 0.75, "threads_per_worker": 1}),  # leaves one CPU
+        ([NODE, NODE], 4, {"gpu": False, "cpus_per_worker": 1.0, "threads_per_worker": 2}),
+        ([GPU_NODE], 4, {"gpu": True, "cpus_per_worker": 1.0, "threads_per_worker": 1}),
+    ],
+)
+def test_workers_are_placed_so_that_they_fit(
+    cluster: Cluster, nodes: list[Any], workers: int, expected: dict[str, Any]
+) -> None:
+    cluster.nodes = [*nodes, DEAD]
+    placed = submit._placement(workers, None, {}, one_node=False)
+    assert placed == {"workers": workers, "resources": {}, **expected}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "one_node", "place"),
+    [([GPU_NODE, GPU_NODE], True, "4 fit on one node"), ([GPU_NODE, GPU_NODE], False, "8 fit on the cluster")],
+)
+def test_more_workers_than_ever_fit_are_refused(cluster: Cluster, nodes: list[Any], one_node: bool, place: str) -> None:
+    cluster.nodes = [*nodes, DEAD]
+    with pytest.raises(ByzerError, match=f"9 workers asked, {place}") as caught:
+        submit._placement(9, None, {}, one_node=one_node)
+    assert "32 CPU, 8 GPU on 2 nodes" in caught.value.where
+
+
+def test_a_table_travels_with_its_job(cluster: Cluster, keys: dict[str, Any]) -> None:
+    from byzerllm_trainers.corpus import rows as kept
+
+    table = pa.Table.from_pandas(instructions(10))
+    folder = submit.submit(keys, owner="me", table=table)
+    assert list(kept(folder, None)) == table.to_pylist()
+
+
+def test_a_function_of_the_notebook_travels_with_its_job(
+    cluster: Cluster, keys: dict[str, Any], tiny_model: Path
+) -> None:
+    from byzerllm_trainers.pretrain import Pretraining
+
+    width = 32
+
+    def get_model() -> Any:
+        import torch
+
+        return torch.nn.Linear(width, width)
+
+    raw = keys | {"pretrainedModelType": "sfft/auto", "sfft.tokenizer_path": str(tiny_model)}
+    folder: JobFolder = submit.submit(raw, owner="me", table=pa.Table.from_pandas(texts(4)), get_model=get_model)
+    assert Pretraining().model(Job(folder, read_request(folder))).in_features == 32
+    assert json.loads((folder.root / "job.json").read_text())["driven"] is False

@@ -1,0 +1,95 @@
+"""What a rank does apart from training, without Ray."""
+
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers.gang import told
+from byzerllm_trainers.job_folder import JobFolder
+from byzerllm_trainers.worker import Worker, keep_log
+
+
+@pytest.fixture(autouse=True)
+def streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A worker replaces the streams of its process, and its environment."""
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+
+
+def test_what_a_process_prints_is_kept_and_still_printed(folder: JobFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder.logs / "rank-0.log"
+    keep_log(path)
+    print("一步 done")
+    print("trouble", file=sys.stderr)
+    assert path.read_text(encoding="utf-8") == "一步 done\ntrouble\n"
+    assert capsys.readouterr() == ("一步 done\n", "trouble\n")
+
+
+def test_a_second_attempt_goes_on_in_the_same_log(folder: JobFolder) -> None:
+    path = folder.logs / "rank-0.log"
+    path.write_text("first attempt\n")
+    keep_log(path)
+    print("second attempt")
+    assert path.read_text() == "first attempt\nsecond attempt\n"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_whoever_waits_for_a_driven_rank_gets_its_outcome_or_its_error(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    worker = Worker(str(folder.root), rank=0, attempt=1, threads=1)
+    error = ByzerError("the loss became nan at step 4")
+
+    def train() -> dict[str, int]:
+        if fails:
+            raise error
+        return {"steps": 3}
+
+    monkeypatch.setattr(worker, "_train", train)
+    heard: list[object] = []
+
+    def listen() -> None:
+        try:
+            heard.append(worker.outcome())
+        except ByzerError as what:
+            heard.append(what)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    listener.join(0.05)
+    assert listener.is_alive(), "it does not answer before the end"
+    if fails:
+        with pytest.raises(ByzerError):
+            worker.train()
+    else:
+        worker.train()
+    listener.join(10)
+    assert heard == ([error] if fails else [{"steps": 3}])
+
+
+def test_a_ranks_own_error_is_told_with_its_place() -> None:
+    error = told(ByzerError("no such row", do="look at it"), "rank 3", "job")
+    assert error.render() == ["ByzerError: no such row", "rank 3", "→ look at it"]
+    elsewhere = ByzerError("not JSON", where="a.jsonl, line 2")
+    assert told(elsewhere, "tokenising", "job").where == "a.jsonl, line 2"
+
+
+def test_any_other_error_is_told_in_a_few_lines_with_the_way_to_its_traceback() -> None:
+    error = told(RuntimeError("size mismatch\n" + "a line of detail\n" * 40), "rank 1", "job")
+    assert error.what == "rank 1: RuntimeError: size mismatch a line of detail"
+    assert "%byzerllm logs job" in error.do
+    assert len(error.render()) <= 5
+
+
+def test_an_error_that_ray_wraps_keeps_the_traceback_for_the_log() -> None:
+    """The coordinator prints the wrapped error and tells its cause."""
+    from ray.exceptions import RayTaskError
+
+    wrapped = RayTaskError("train", "Traceback: here", ValueError("no")).as_instanceof_cause()
+    assert "Traceback: here" in str(wrapped)
+    assert told(wrapped.cause, "rank 0", "job").what == "rank 0: ValueError: no"
