@@ -6,6 +6,7 @@ from pathlib import Path
 
 from byzerllm_magics import Session
 from byzerllm_magics.cluster.connection import connect
+from byzerllm_magics.cluster.jobs import Job
 
 CORES = 2
 """What the cluster counts on any machine: a job of one worker computes with 2 threads, of two with 1 each."""
@@ -29,6 +30,9 @@ def tokens_per_second(ours: Session, work: Path, parameters: dict[str, object]) 
     were recorded: data, metrics and everything else between steps counts.
     """
     job = ours.run({"localPathPrefix": str(work / "jobs"), **parameters})
+    assert isinstance(job, Job)
     job.wait()
     warm, *rest = job.folder.metrics()[WARM_UP_STEPS - 1 :]
-    return sum(record["tokens"] for record in rest) / (rest[-1]["time"] - warm["time"])
+    tokens: int = sum(record["tokens"] for record in rest)
+    seconds: float = rest[-1]["time"] - warm["time"]
+    return tokens / seconds

@@ -36,7 +36,7 @@ def main() -> None:
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}")
     if options.list:
-        print("\n\n".join(importlib.import_module(name).__doc__ for name in names))
+        print("\n\n".join(str(importlib.import_module(name).__doc__) for name in names))
         return
     # a short name: Ray's sockets lie below it, and a socket's path may have 107 characters
     with tempfile.TemporaryDirectory(prefix="b-", ignore_cleanup_errors=True) as folder:

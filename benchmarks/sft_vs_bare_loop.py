@@ -16,12 +16,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from measure import Figure, interleaved, ratio_of_medians
 from our_jobs import CORES, session, tokens_per_second
 from tiny_model import tiny_model
+
+from byzerllm_magics import Session
 
 SMOKE = {"rounds": 1, "steps": 8, "peer_steps": 1}
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -44,7 +47,7 @@ def measure(work: Path, rounds: int = 2, steps: int = 250, peer_steps: int = 8) 
             "sft.bf16": precision == "bf16",
             "sft.max_steps": steps,
         }
-        sides = {
+        sides: dict[str, Callable[[], dict[str, float]]] = {
             "bare": partial(_bare, tiny.model, precision, peer_steps),
             "ours": partial(_ours, ours, work, parameters),
         }
@@ -62,8 +65,8 @@ def _figure(
     return Figure(f"sft_{precision}_over_bare_{shape}", ratio_of_medians(ours, bare), "ratio", raw, at_least=at_least)
 
 
-def _ours(*job: object) -> dict[str, float]:
-    return {"real": tokens_per_second(*job)}
+def _ours(ours: Session, work: Path, parameters: dict[str, object]) -> dict[str, float]:
+    return {"real": tokens_per_second(ours, work, parameters)}
 
 
 def _bare(model: Path, precision: str, steps: int) -> dict[str, float]:

@@ -52,7 +52,7 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Clust
     address = address or os.environ.get("RAY_ADDRESS")
     if is_connected():
         return _refuse_another(address)
-    os.environ.update(embedded.ENVIRONMENT)
+    embedded.adopt_environment()
     if address:
         return _init(address)
     with embedded.only_one():

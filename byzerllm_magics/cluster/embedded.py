@@ -52,6 +52,17 @@ class EmbeddedCluster:
         return all(_lives(pid, created) for pid, created in self.processes.items())
 
 
+def adopt_environment() -> None:
+    """Set `ENVIRONMENT` for this process; a Ray that a cell above has imported already would not look at it again."""
+    os.environ.update(ENVIRONMENT)
+    if "ray" in sys.modules:
+        from ray._private import ray_constants
+        from ray._raylet import Config  # type: ignore[attr-defined]  # missing from its stub
+
+        Config.initialize("")  # the token
+        ray_constants.ENABLE_RAY_CLUSTER = False  # the loopback address, else taken for another of this machine's
+
+
 def find() -> EmbeddedCluster | None:
     """Return this user's embedded cluster, if it runs; what is left of a broken one is ended."""
     path = _record()

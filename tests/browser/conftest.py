@@ -70,9 +70,14 @@ class Notebook:
         deadline = time.monotonic() + seconds
         while not prompt.inner_text().strip("[]: ").isdigit():
             if time.monotonic() > deadline:
-                self.page.screenshot(path="out/failed.png")
-                pytest.fail(f"cell {index} still runs (see out/failed.png): {self.output(index).inner_text()[:500]}")
+                self.look("failed")
+                pytest.fail(f"cell {index} still runs: {self.output(index).inner_text()[:500]}")
             self.page.wait_for_timeout(100)
+
+    def look(self, name: str) -> None:
+        """Keep a picture of the page, when $SCREENSHOTS names a folder: for people to look at."""
+        if os.environ.get("SCREENSHOTS"):
+            self.page.screenshot(path=f"{os.environ['SCREENSHOTS']}/{name}.png")
 
     def save(self) -> None:
         """Save the notebook and wait until the page says that it is saved."""

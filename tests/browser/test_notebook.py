@@ -62,6 +62,7 @@ def test_the_chart_grows_while_the_job_runs_and_ends_at_the_last_metric(lab, ope
         points = int(chart.get_attribute("data-points") or 0)
         if points and (not seen or points > seen[-1]):
             seen.append(points)
+            notebook.look(f"chart-{min(len(seen), 5)}")
         notebook.page.wait_for_timeout(100)
     assert len(seen) >= 4, f"it grew {len(seen) - 1} times: {seen}"
 
@@ -72,6 +73,7 @@ def test_the_chart_grows_while_the_job_runs_and_ends_at_the_last_metric(lab, ope
     assert "finished" in text
     assert f"{metrics[-1]['loss']:.4g}" in text, text
     assert notebook.output(2).locator("img:visible").count() == 1
+    notebook.look("chart-finished")
 
 
 def test_the_last_point_of_the_live_chart_is_the_last_line_of_the_metrics(lab, open_notebook, tiny_model):
@@ -109,11 +111,13 @@ def test_an_answer_streams_into_its_cell_and_stays_after_reopening_without_a_ker
     assert len(lengths) >= 3, f"it came in {len(lengths)} steps"
     notebook.ended(3)
     assert "tokens/s" in notebook.output(3).inner_text()
+    notebook.look("chat")
     notebook.save()
 
     saved = json.loads((lab.folder / "chat.ipynb").read_text())
     assert "widgets" not in saved["metadata"]
     reopened = without_kernel(lab, open_notebook, "chat.ipynb")
+    reopened.look("chat-reopened")
     text = reopened.output(3).inner_text()
     assert "Tell me about the red house." in text
     assert "tokens/s" in text

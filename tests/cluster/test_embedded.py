@@ -89,15 +89,19 @@ def orphan(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BYZERLLM_STATE", str(state))
         found = embedded.find()
-        assert found is not None
+    assert found is not None
     yield Orphan(found, environment, state, job, job.folder.metrics()[-1]["step"])
-    embedded.stop(found)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BYZERLLM_STATE", str(state))
+        embedded.stop(found)
 
 
 def test_another_process_finds_it_and_starts_none(cluster: Any, state: Path) -> None:
     before = (state / "embedded.json").read_text()
-    code = "from byzerllm_magics.session import Session; info = Session().setup(); print(info.address, info.embedded)"
-    done = python(code, dict(os.environ))
+    code = (
+        "import ray; from byzerllm_magics import Session; info = Session().setup(); print(info.address, info.embedded)"
+    )
+    done = python(code, dict(os.environ))  # a cell above may have imported Ray
     assert done.stdout.split() == [cluster.address, "True"], done.stderr
     assert (state / "embedded.json").read_text() == before
 

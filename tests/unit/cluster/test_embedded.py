@@ -105,7 +105,7 @@ def test_stopping_ends_children_too(sleeper: Callable[..., Process], tmp_path: P
 
 def test_processes_are_asked_before_they_are_forced(sleeper: Callable[..., Process], tmp_path: Path) -> None:
     polite = sleeper("sh", "-c", f"trap 'touch {tmp_path}/bye; exit' TERM; touch {tmp_path}/ready; sleep 60 & wait")
-    eventually(lambda: (tmp_path / "ready").exists())
+    eventually((tmp_path / "ready").exists)
     embedded.stop(recorded(polite))
     assert ended(polite)
     assert (tmp_path / "bye").exists()
@@ -113,7 +113,7 @@ def test_processes_are_asked_before_they_are_forced(sleeper: Callable[..., Proce
 
 def test_who_does_not_listen_is_ended_by_force(sleeper: Callable[..., Process], tmp_path: Path) -> None:
     deaf = sleeper("sh", "-c", f"trap '' TERM; touch {tmp_path}/ready; while true; do sleep 0.05; done")
-    eventually(lambda: (tmp_path / "ready").exists())
+    eventually((tmp_path / "ready").exists)
     embedded.stop(recorded(deaf), seconds=0.2)
     assert ended(deaf)
 

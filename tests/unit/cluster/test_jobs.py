@@ -8,6 +8,7 @@ import pytest
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_magics.cluster import jobs
 from byzerllm_magics.cluster.jobs import Job, JobWatch
+from byzerllm_magics.paths import shown
 from byzerllm_trainers.job_folder import JobFolder
 
 
@@ -220,4 +221,4 @@ def test_metrics_and_the_table_are_frames(make_folder: Any) -> None:
         "job", "sft", "running", 3, 8, 1.0,
     )  # fmt: skip
     assert list(jobs.table([]).columns) == ["name", "method", "state", "step", "of", "loss", "seconds", "folder"]
-    assert repr(job) == f"Job('job', running, {folder.root})"
+    assert repr(job) == f"Job('job', running, {shown(folder.root)})"

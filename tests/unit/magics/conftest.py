@@ -47,10 +47,12 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def shell(ipython: Any, own_state: Path) -> Iterator[Any]:
     """A shell in which the extension is loaded and nothing is defined."""
-    ipython.reset(new_session=False)
+    before = dict(ipython.user_ns)  # `reset` would collect garbage, which takes long once torch is loaded
     ipython.run_line_magic("load_ext", "byzerllm_magics")
     yield ipython
     ipython.run_line_magic("unload_ext", "byzerllm_magics")
+    ipython.user_ns.clear()
+    ipython.user_ns.update(before)
 
 
 @pytest.fixture

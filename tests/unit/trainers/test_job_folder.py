@@ -1,5 +1,6 @@
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,17 @@ def test_write_json_leaves_the_old_content_when_it_fails_midway(tmp_path: Path, 
     assert read_json(file) == {"attempt": 1}
 
 
+def test_whoever_reads_while_it_is_written_sees_the_old_content_whole(tmp_path: Path) -> None:
+    file = tmp_path / "lease.json"
+    write_json(file, {"attempt": 1, "owner": "x" * 100_000})
+    with file.open() as reader:
+        begun = reader.read(10)
+        write_json(file, {"attempt": 2, "owner": "y" * 100_000})
+        assert json.loads(begun + reader.read())["owner"] == "x" * 100_000
+    assert read_json(file)["attempt"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["lease.json"]
+
+
 def test_attempts_count_from_one_and_only_the_newest_holds_the_lease(folder: JobFolder) -> None:
     assert folder.attempt() == 0
     first, second = folder.take_lease("a"), folder.take_lease("b")
@@ -112,32 +124,48 @@ def test_metrics_reach_the_folder_with_their_attempt(folder: JobFolder) -> None:
     assert [(record["attempt"], record["step"]) for record in folder.metrics()] == [(1, 1), (1, 2), (1, 3)]
 
 
-def test_a_lost_lease_stops_the_loop_and_nothing_more_is_written(folder: JobFolder) -> None:
-    old = folder.take_lease("old")
-    with pytest.raises(LeaseLost), MetricsWriter(folder, old) as metrics:
+def endless(folder: JobFolder, attempt: int) -> None:
+    """A loop whose lease is taken over while it runs."""
+    with MetricsWriter(folder, attempt) as metrics:
         folder.take_lease("new")
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             metrics.add({"step": 1, "loss": 1.0})
             time.sleep(0.01)
-        pytest.fail("the loop was never told")
-    assert not (folder.root / "metrics.jsonl").exists()
 
 
-def test_a_lease_lost_with_the_last_records_is_told_too(folder: JobFolder) -> None:
-    old = folder.take_lease("old")
-    with pytest.raises(LeaseLost), MetricsWriter(folder, old) as metrics:
+def short(folder: JobFolder, attempt: int) -> None:
+    """A loop that ends before it could be told."""
+    with MetricsWriter(folder, attempt) as metrics:
         metrics.add({"step": 1, "loss": 1.0})
         folder.take_lease("new")
+
+
+def failing(folder: JobFolder, attempt: int) -> None:
+    """A loop with an error of its own."""
+    with MetricsWriter(folder, attempt) as metrics:
+        metrics.add({"step": 1, "loss": 1.0})
+        folder.take_lease("new")
+        raise ByzerError("the loss became nan")
+
+
+@pytest.mark.parametrize("loop", [endless, short])
+def test_a_lost_lease_stops_the_loop_and_nothing_more_is_written(
+    folder: JobFolder, loop: Callable[[JobFolder, int], None]
+) -> None:
+    begun = time.monotonic()
+    old = folder.take_lease("old")
+    with pytest.raises(LeaseLost, match="attempt 2 took over from attempt 1"):
+        loop(folder, old)
+    assert time.monotonic() - begun < 5
     assert not (folder.root / "metrics.jsonl").exists()
 
 
 def test_the_loops_own_error_is_not_hidden_by_a_lost_lease(folder: JobFolder) -> None:
     old = folder.take_lease("old")
-    with pytest.raises(ZeroDivisionError), MetricsWriter(folder, old) as metrics:
-        metrics.add({"step": 1, "loss": 1.0})
-        folder.take_lease("new")
-        1 / 0  # noqa: B018
+    with pytest.raises(ByzerError, match="the loss became nan"):
+        failing(folder, old)
+    assert not (folder.root / "metrics.jsonl").exists()
 
 
 def test_lines_hold_other_alphabets_as_they_are(folder: JobFolder) -> None:

@@ -2,7 +2,6 @@
 
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,12 +12,11 @@ from byzerllm_trainers.worker import Worker, keep_log
 
 
 @pytest.fixture(autouse=True)
-def streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker replaces the streams of its process, and its environment."""
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
 
 
 def test_what_a_process_prints_is_kept_and_still_printed(folder: JobFolder, capsys: pytest.CaptureFixture[str]) -> None:

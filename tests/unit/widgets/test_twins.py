@@ -36,7 +36,7 @@ def test_a_job_of_nans_and_a_job_of_one_step_can_be_drawn(make_state):
 
 
 def test_the_summary_says_what_a_chart_would(make_state):
-    state = make_state(100, state="finished", folder="/jobs/sft-demo/model")
+    state = make_state(100, state="finished", folder="/jobs/sft-demo")
     assert job_summary(state).splitlines() == [
         "sft-demo (sft): finished",
         "progress   step 100 of 100, 2 workers, attempt 1",
