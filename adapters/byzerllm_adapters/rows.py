@@ -88,7 +88,7 @@ def _alpaca(row: Mapping[str, Any]) -> list[Message]:
         question, answer = (_text(named, name) for name in named)
         pairs.append((question, answer))
     question = _text(row, "instruction")
-    if not _absent(row.get("input")) and row["input"] != "":
+    if not _absent(row.get("input")) and str(row["input"]).strip():
         question += "\n" + _text(row, "input")
     return _pairs([*pairs, (question, _text(row, "output"))])
 

@@ -94,14 +94,14 @@ class Starting:
 
     def __init__(self, num_cpus: int | None = None) -> None:
         ensure_token()
-        self._port, self._dashboard, client = _free_ports(3)
+        self._port, self._dashboard = _free_ports(2)
         # a short path: Ray puts Unix sockets below it, and their paths may have 107 characters
         self._temp = Path(tempfile.mkdtemp(prefix="byzer-"))
         self._log = state_folder() / "ray-start.log"
         command = [
             str(_ray()), "start", "--head", "--node-ip-address=127.0.0.1", f"--port={self._port}",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={self._dashboard}",
-            f"--ray-client-server-port={client}", f"--temp-dir={self._temp}", "--disable-usage-stats",
+            "--ray-client-server-port=0", f"--temp-dir={self._temp}", "--disable-usage-stats",
         ]  # fmt: skip
         if num_cpus:
             command.append(f"--num-cpus={num_cpus}")

@@ -80,7 +80,8 @@ class Kernel:
             raise AssertionError(f"the cell did not end within {seconds:g} s: {code}")
         cell.seconds = time.monotonic() - begun
         reply = self._client.get_shell_msg(timeout=30)
-        assert reply["parent_header"]["msg_id"] == request
+        while reply["parent_header"].get("msg_id") != request:  # what waiting for a restarted kernel left
+            reply = self._client.get_shell_msg(timeout=30)
         cell.status = reply["content"]["status"]
         return cell
 

@@ -62,7 +62,7 @@ def test_the_result_is_a_peft_adapter_that_learned(finetuned: Observed, tiny_mod
     assert (model / "adapter_model.safetensors").is_file()
     assert not (model / "model.safetensors").exists()
     assert json.loads((model / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_model)
-    assert finetuned.row["last_loss"] < finetuned.row["first_loss"] - 1
+    assert finetuned.row["last_loss"] < finetuned.row["first_loss"] - 0.2
 
 
 def test_one_worker_sees_the_same_losses(session: Any, finetuned: Observed, tiny_model: Path, prefix: Path) -> None:
