@@ -94,14 +94,14 @@ class Starting:
 
     def __init__(self, num_cpus: int | None = None) -> None:
         ensure_token()
-        self._port, self._dashboard = _free_ports(2)
+        self._port, self._dashboard, client = _free_ports(3)  # "ray start" refuses to go without a client port
         # a short path: Ray puts Unix sockets below it, and their paths may have 107 characters
         self._temp = Path(tempfile.mkdtemp(prefix="byzer-"))
         self._log = state_folder() / "ray-start.log"
         command = [
             str(_ray()), "start", "--head", "--node-ip-address=127.0.0.1", f"--port={self._port}",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={self._dashboard}",
-            "--ray-client-server-port=0", f"--temp-dir={self._temp}", "--disable-usage-stats",
+            f"--ray-client-server-port={client}", f"--temp-dir={self._temp}", "--disable-usage-stats",
         ]  # fmt: skip
         if num_cpus:
             command.append(f"--num-cpus={num_cpus}")
@@ -126,7 +126,7 @@ class Starting:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = -1
-        processes = _processes_of(self._temp)
+        processes = _processes_of(str(self._temp), f"--address=127.0.0.1:{self._port}")
         cluster = EmbeddedCluster(f"127.0.0.1:{self._port}", f"http://127.0.0.1:{self._dashboard}", processes)
         if code:
             stop(cluster)
@@ -188,15 +188,15 @@ def _free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _processes_of(temp: Path) -> dict[int, float]:
-    """Find the daemons that serve the cluster below ``temp`` by their command lines; workers come and go."""
+def _processes_of(*marks: str) -> dict[int, float]:
+    """Find a cluster's daemons by what only their command lines hold; workers come and go."""
     import psutil
 
     found = {}
     for process in psutil.process_iter(["cmdline", "create_time"]):
         arguments = process.info["cmdline"] or []
         is_worker = any(argument.endswith("default_worker.py") for argument in arguments)
-        if any(str(temp) in argument for argument in arguments) and not is_worker:
+        if any(mark in argument for mark in marks for argument in arguments) and not is_worker:
             found[process.pid] = process.info["create_time"]
     return found
 

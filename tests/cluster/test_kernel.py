@@ -84,6 +84,8 @@ def test_interrupting_a_wait_prints_one_line_and_the_job_runs_on(kernel: Kernel,
 
 def test_jobs_status_and_logs_show_the_running_job(kernel: Kernel, started: Started) -> None:
     jobs = kernel.run("%byzerllm jobs")
+    assert jobs.status == "ok", jobs
+    print(jobs)
     assert any("watched" in text and "running" in text for text in jobs.shown("text/plain"))
     status = kernel.run("%byzerllm status")
     assert any("watched (running)" in text for text in status.shown("text/plain"))
@@ -133,7 +135,7 @@ def test_after_a_restart_attach_shows_the_whole_curve(kernel: Kernel, started: S
     assert cell.shown(WIDGET_VIEW)
     first_loss = f"{started.job.folder.metrics()[0]['loss']:.4g}"
     assert any(f"loss       {first_loss} " in text for text in cell.shown("text/plain"))
-    steps = kernel.run("print(list(again.metrics().step) == list(range(1, len(again.metrics()) + 1)))")
+    steps = kernel.run("steps = list(again.metrics().step); print(steps == list(range(1, len(steps) + 1)))")
     assert steps.printed == "True\n"
 
 

@@ -130,7 +130,7 @@ def test_a_clusters_daemons_are_those_that_name_its_folder(sleeper: Callable[...
     mine = sleeper("sh", "-c", f"sleep 60; : {tmp_path}/mine")
     worker = sleeper("sh", "-c", "sleep 60; :", "sh", f"{tmp_path}/mine", "default_worker.py")
     sleeper("sh", "-c", f"sleep 60; : {tmp_path}/other")
-    found = embedded._processes_of(tmp_path / "mine")
+    found = embedded._processes_of(str(tmp_path / "mine"))
     assert mine.pid in found
     assert worker.pid not in found
     assert found[mine.pid] == psutil.Process(mine.pid).create_time()
