@@ -74,6 +74,14 @@ class Notebook:
                 pytest.fail(f"cell {index} still runs: {self.output(index).inner_text()[:500]}")
             self.page.wait_for_timeout(100)
 
+    def glimpse(self, index: int, css_class: str) -> dict[str, Any] | None:
+        """Return the data-* attributes and the text of a view at this moment; None when it is not there (any more)."""
+        seen: dict[str, Any] | None = self.output(index).evaluate(
+            "(area, css) => { const e = area.querySelector(css); return e && {...e.dataset, text: e.innerText}; }",
+            f".{css_class}",
+        )
+        return seen
+
     def look(self, name: str) -> None:
         """Keep a picture of the page, when $SCREENSHOTS names a folder: for people to look at."""
         if os.environ.get("SCREENSHOTS"):

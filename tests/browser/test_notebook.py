@@ -55,11 +55,10 @@ def test_the_chart_grows_while_the_job_runs_and_ends_at_the_last_metric(lab, ope
     assert time.monotonic() - begun < 20, "the cell returns at once"
 
     chart = notebook.output(2).locator(".byzer-loss-chart")
-    card = notebook.output(2).locator(".byzer-job-card")
     chart.wait_for(timeout=30_000)
     seen: list[int] = []
-    while card.count() and card.get_attribute("data-state") in ("preparing", "starting", "running"):
-        points = int(chart.get_attribute("data-points") or 0)
+    while (card := notebook.glimpse(2, "byzer-job-card")) and card["state"] in ("preparing", "starting", "running"):
+        points = int((notebook.glimpse(2, "byzer-loss-chart") or {}).get("points", 0))
         if points and (not seen or points > seen[-1]):
             seen.append(points)
             notebook.look(f"chart-{min(len(seen), 5)}")
@@ -100,11 +99,10 @@ def test_an_answer_streams_into_its_cell_and_stays_after_reopening_without_a_ker
     for cell in (0, 1, 2):
         notebook.run(cell)
     notebook.run(3, wait=None)
-    view = notebook.output(3).locator(".byzer-chat")
-    view.wait_for(timeout=20_000)
+    notebook.output(3).locator(".byzer-chat").wait_for(timeout=20_000)
     lengths: list[int] = []
-    while view.count() and view.get_attribute("data-state") in ("waiting", "streaming"):
-        length = len(view.inner_text())
+    while (view := notebook.glimpse(3, "byzer-chat")) and view["state"] in ("waiting", "streaming"):
+        length = len(view["text"])
         if not lengths or length > lengths[-1]:
             lengths.append(length)
         notebook.page.wait_for_timeout(20)
@@ -134,7 +132,8 @@ def test_a_restarted_kernel_attaches_to_the_running_job_and_sees_the_whole_curve
     notebook.output(2).locator(".byzer-loss-chart[data-points]:not([data-points='0'])").wait_for(timeout=60_000)
     notebook.page.wait_for_timeout(1500)
     notebook.run(3, wait=None)
-    notebook.page.wait_for_timeout(4000)
+    notebook.page.locator(".jp-Dialog button:has-text('Ok')").click(timeout=30_000)  # "it will restart"
+    notebook.page.wait_for_timeout(2000)
     notebook.run(4)
     chart = notebook.output(4).locator(".byzer-loss-chart[data-points]:not([data-points='0'])")
     chart.wait_for(timeout=30_000)
