@@ -59,6 +59,7 @@ def train(
     folder: JobFolder,
     rank: Rank,
     record: Callable[[Record], None],
+    flush: Callable[[], None],
     saved: Callable[[int], None],
     should_stop: Callable[[], bool],
 ) -> tuple[Any, Outcome]:
@@ -72,6 +73,7 @@ def train(
         folder: The job's folder.
         rank: This process.
         record: Takes one metrics record a step (called on rank 0).
+        flush: Puts the records on disk, before the checkpoint from which another attempt goes on behind them.
         saved: Told the step of each committed checkpoint (called on rank 0).
         should_stop: Asked each step on every rank; one yes stops all after the same step.
 
@@ -128,6 +130,8 @@ def train(
                 }
             )
         if stop or step == total_steps or (settings.save_steps and step % settings.save_steps == 0):
+            if rank.index == 0:
+                flush()
             save_checkpoint(engine, folder, step, rank.index, keep=settings.save_total_limit)
             if rank.index == 0:
                 saved(step)

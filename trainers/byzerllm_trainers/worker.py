@@ -112,6 +112,7 @@ class Worker:
                 folder=self._folder,
                 rank=rank,
                 record=metrics.add,
+                flush=metrics.flush,
                 saved=lambda step: self._event("checkpoint", step=step),
                 should_stop=self._stop.is_set,
             )
@@ -141,7 +142,7 @@ class MetricsWriter:
     def __init__(self, folder: JobFolder, attempt: int) -> None:
         self._folder, self._attempt = folder, attempt
         self._pending: list[Record] = []
-        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._lock, self._writing, self._closed = threading.Lock(), threading.Lock(), threading.Event()
         self._error: ByzerError | OSError | None = None
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
@@ -158,6 +159,12 @@ class MetricsWriter:
         with self._lock:
             self._pending.append({"attempt": self._attempt, "time": round(time.time(), 3), **record})
 
+    def flush(self) -> None:
+        """Write what was added until now before returning; raises as `add` does."""
+        self._write()
+        if self._error is not None:
+            raise self._error
+
     def __enter__(self) -> MetricsWriter:
         return self
 
@@ -170,6 +177,13 @@ class MetricsWriter:
     def _run(self) -> None:
         while self._error is None:
             last_round = self._closed.wait(FLUSH_SECONDS)
+            self._write()
+            if last_round:
+                return
+
+    def _write(self) -> None:
+        """Append what is pending; by one thread at a time, so that steps stay in order."""
+        with self._writing:
             with self._lock:
                 records, self._pending = self._pending, []
             try:
@@ -178,8 +192,6 @@ class MetricsWriter:
                     self._folder.append("metrics.jsonl", records)
             except (ByzerError, OSError) as error:  # raised where the loop adds its next record, or ends
                 self._error = error
-            if last_round:
-                return
 
 
 def keep_log(path: Path) -> None:

@@ -129,6 +129,7 @@ def run(
         folder=folder,
         rank=Rank(0, 1),
         record=records.append,
+        flush=lambda: None,
         saved=saved.append,
         should_stop=lambda: should_stop(len(records) + 1),
     )
