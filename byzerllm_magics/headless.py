@@ -47,6 +47,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Noteboo
         content,
         timeout=None,
         kernel_name=content.metadata.kernelspec.name,
+        extra_arguments=["--log-level=ERROR"],  # else it warns of a connection that does not leave this machine
         resources={"metadata": {"path": str(output)}},
         store_widget_state=False,  # code hosts cannot render a notebook that carries it
         on_cell_execute=terminal.begin,

@@ -118,7 +118,7 @@ class Session:
         """Deploy a model (``action="infer"``) or start a training job, which goes on by itself.
 
         Args:
-            parameters: Keys of the language, e.g. ``{"sft.lora_rank": 8}``.
+            parameters: Keys of the language, e.g. ``{"sft.lora_rank": 8}``. ``inputTable`` may be a DataFrame.
             **more: The same as keywords.
 
         Raises:
@@ -160,9 +160,12 @@ class Session:
 
         from .cluster import jobs
 
+        given = raw.get("inputTable", "")
+        if not isinstance(given, str):  # a script has the DataFrame itself
+            raw = {**raw, "inputTable": f"a {type(given).__name__}"}
         parameters = read(TrainParameters, raw)
         parameters.require_data()
-        table = self.table(parameters.input_table) if parameters.input_table else None
+        table = self.table(given) if parameters.input_table else None
         self.connect()
         settings = self.settings
         folder = submit(
@@ -185,8 +188,8 @@ class Session:
 
     # -- tables -------------------------------------------------------------------------------------------
 
-    def table(self, name: str) -> Any:
-        """Return a table as an Arrow table: one of the session's, or a DataFrame variable.
+    def table(self, name: object) -> Any:
+        """Return a table as an Arrow table: one of the session's, a DataFrame variable, or a DataFrame itself.
 
         Raises:
             ByzerError: there is none of that name; the nearest name.
@@ -195,6 +198,8 @@ class Session:
 
         from .cluster.jobs import Job
 
+        if not isinstance(name, str):
+            return as_table(name)
         variables = self._namespace()
         found = self.tables.get(name, variables.get(name))
         if isinstance(found, Job):
