@@ -15,7 +15,7 @@ quickstart: $(VENV)/.installed
 	@echo "open it in JupyterLab: make lab"
 
 lab: $(VENV)/.installed
-	$(BIN)/jupyter lab --notebook-dir=. $(if $(wildcard $(OUT)/quickstart/quickstart.ipynb),$(OUT)/quickstart/quickstart.ipynb,notebooks/quickstart.ipynb)
+	$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) $(if $(wildcard $(OUT)/quickstart/quickstart.ipynb),$(OUT)/quickstart/quickstart.ipynb,notebooks/quickstart.ipynb)
 
 # All of it; `-ra` in pyproject.toml prints the reason of every skip.
 test: check browser

@@ -36,9 +36,11 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Noteboo
     """
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
     from nbconvert import HTMLExporter
 
+    if not notebook.exists():
+        raise ByzerError(f"no notebook {notebook}", do="check its path")
     content = nbformat.read(notebook, as_version=4)
     _inject(content, parameters)
     output.mkdir(parents=True, exist_ok=True)
@@ -57,12 +59,16 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Noteboo
     try:
         client.execute()
     except CellExecutionError as error:
-        failure = ByzerError(f"{error.ename}: {error.evalue}".splitlines()[0], do=f"look at {output / notebook.name}")
+        what, *where = f"{error.ename}: {error.evalue}".splitlines()
+        failure = ByzerError(what, where="\n".join(where[:2]), do=f"look at {output / notebook.name}")
+    except (DeadKernelError, KeyboardInterrupt) as error:
+        what = str(error) or "interrupted"
+        failure = ByzerError(what, do=f"{output / notebook.name} has the cells up to there; jobs on the cluster go on")
     finally:
         terminal.close()
-    nbformat.write(content, output / notebook.name)
-    page, _ = HTMLExporter().from_notebook_node(content)
-    (output / notebook.with_suffix(".html").name).write_text(page, encoding="utf-8")
+        nbformat.write(content, output / notebook.name)
+        page, _ = HTMLExporter().from_notebook_node(content)
+        (output / notebook.with_suffix(".html").name).write_text(page, encoding="utf-8")
     if failure:
         raise failure
     return content
@@ -115,7 +121,8 @@ class _Terminal:
         watches: dict[str, JobWatch] = {}
         while not self._closed.wait(REPORT_SECONDS):
             for job in listed():
-                if (job.folder.root / "job.json").stat().st_mtime > self._since:
+                request = job.folder.root / "job.json"
+                if request.exists() and request.stat().st_mtime > self._since:
                     watches.setdefault(str(job.folder.root), JobWatch(job.folder))
             for watch in watches.values():
                 state = watch.look()

@@ -62,6 +62,13 @@ class JobView:
                 output.settle(job_bundle(state))
             return state.active
 
+    def give_up(self, error: Exception) -> None:
+        """Replace the view by what is wrong with it."""
+        assert self._parts is not None, "show() comes first"
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = f"{self._job.name}: this view has ended ({first}); %byzerllm attach {self._job.name} shows the job anew"
+        self._parts[2].settle(({"text/plain": text}, {}))
+
 
 class Watcher:
     """A daemon thread that refreshes the views of running jobs and ends when there is none."""
@@ -96,9 +103,17 @@ class Watcher:
             time.sleep(UPDATE_SECONDS)
 
     def _refresh(self, views: list[JobView]) -> None:
-        ended = [view for view in views if not view.refresh()]
+        ended = [view for view in views if not self._goes_on(view)]
         with self._lock:
             self._views = [view for view in self._views if view not in ended]
+
+    def _goes_on(self, view: JobView) -> bool:
+        """Refresh one view; one that cannot be (its job's folder was deleted) says so and ends, the others go on."""
+        try:
+            return view.refresh()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not freeze the other views
+            view.give_up(error)
+            return False
 
 
 WATCHER = Watcher()

@@ -99,8 +99,11 @@ class Session:
         """
         from byzerllm_trainers.follow import is_alive
 
-        from .cluster import connection, jobs
+        from .cluster import connection, embedded, jobs
 
+        running_here = None if connection.is_connected() else embedded.find()
+        if running_here and not force:  # a kernel that has just started; jobs of another may run there
+            connection.connect(running_here.address)
         if not force and connection.is_connected():
             running = [job.name for job in jobs.listed() if job.state not in ("finished", "failed", "stopped")]
             running = [name for name in running if is_alive(name)]

@@ -49,7 +49,6 @@ def test_neither_the_base_nor_the_control_follows_instructions(folder):
 
 
 @pytest.mark.cluster
-@pytest.mark.xfail(reason="not reached yet: 55 % measured, see docs/log.md", strict=False)
 def test_the_fine_tuned_model_follows_instructions_about_held_out_names(folder):
     assert accuracy(folder)[1] >= 90
 

@@ -11,6 +11,8 @@ from byzerllm_adapters.errors import ByzerError
 from . import embedded
 
 NAMESPACE = "byzerllm"
+_connected_to = ""
+"""The address as it was given, e.g. with a host's name; Ray knows the resolved one only."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def cluster_info() -> ClusterInfo:
     return ClusterInfo(
         address=address,
         embedded=is_own,
-        dashboard=f"http://{url}" if url else "",
+        dashboard=own.dashboard if own and is_own else f"http://{url}" if url else "",
         nodes=sum(node["Alive"] for node in ray.nodes()),
         total=ray.cluster_resources(),
         free=ray.available_resources(),
@@ -92,13 +94,23 @@ def disconnect() -> None:
 
 
 def shutdown() -> bool:
-    """Disconnect, and end the embedded cluster; return whether there was one."""
-    disconnect()
+    """Disconnect, and end the embedded cluster; return whether there was one.
+
+    Connected to another cluster, only the connection ends.
+    """
     cluster = embedded.find()
-    if cluster is None:
+    elsewhere = is_connected() and (cluster is None or cluster.address != _gcs_address())
+    disconnect()
+    if cluster is None or elsewhere:
         return False
     embedded.stop(cluster)
     return True
+
+
+def _gcs_address() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _init(address: str) -> ClusterInfo:
@@ -124,6 +136,8 @@ def _init(address: str) -> ClusterInfo:
             do="is it running, is this machine a node of it, and is the token in "
             f"{embedded.token_file()} its own? From elsewhere, run a kernel on one of its nodes",
         ) from None
+    global _connected_to  # noqa: PLW0603 - as is Ray's connection itself
+    _connected_to = address
     info = cluster_info()
     if not info.total.get("GPU"):
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -141,7 +155,7 @@ def _refuse_another(address: str | None) -> ClusterInfo:
         raise ByzerError(
             "the connection to the Ray cluster is lost", where=str(error)[:200], do="run the cell again to connect anew"
         ) from None
-    if address and address not in (info.address, "auto"):
+    if address and address not in (info.address, "auto", _connected_to):
         raise ByzerError(
             f"this kernel is connected to {info.address}", do='"%byzerllm shutdown" first, or restart the kernel'
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import keyword
 import shlex
 import traceback
 from collections.abc import Callable
@@ -49,6 +50,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser for a magic's line: it raises, and never exits."""
 
     def __init__(self, subcommand: str, *, cell: bool = False) -> None:
+        self.cell = cell
         marks = "%%" if cell else "%"
         super().__init__(prog=f"{marks}byzerllm {subcommand}", description=SUBCOMMANDS[subcommand], add_help=False)
         self.add_argument("-h", "--help", action="store_true", help="show this help")
@@ -87,7 +89,21 @@ def byzerllm(session: Session, shell: InteractiveShell, line: str, cell: str | N
     if options is None:
         print(parser.format_help())
         return None
+    if cell is not None and cell.strip() and not parser.cell:
+        raise ByzerError(f"%byzerllm {name} takes no cell", do=f'write "%byzerllm {name}" in a cell of its own')
+    variable(getattr(options, "output", None))
     return module.call(Context(session, shell, options, cell))
+
+
+def variable(name: str | None) -> str | None:
+    """Return the name that ``-o`` gives.
+
+    Raises:
+        ByzerError: no Python variable can have it.
+    """
+    if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
+        raise ByzerError(f"-o {name}: no Python variable can be named so", do="use letters, digits and _")
+    return name
 
 
 def guarded(action: Callable[[], T]) -> T:

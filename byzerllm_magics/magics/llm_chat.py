@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
 
+from .dispatch import variable
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -49,6 +51,7 @@ def call(session: Session, shell: InteractiveShell, line: str, cell: str | None)
     text = "\n".join(part for part in (text, cell or "") if part.strip()).strip()
     if not text:
         raise ByzerError("%llm_chat needs a text", do="e.g. %llm_chat -m chat What is the capital of France?")
+    variable(options.output)
     exchange = session.chat(
         text,
         model=options.model,

@@ -71,7 +71,7 @@ def test_an_address_is_taken_from_the_call_before_the_environment(
 def test_without_an_address_the_embedded_cluster_that_runs_is_used(
     init: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running = embedded.EmbeddedCluster("127.0.0.1:7", "", {})
+    running = embedded.EmbeddedCluster("127.0.0.1:7", "", "", {}, [])
     monkeypatch.setattr(embedded, "find", lambda: running)
     connection.connect()
     assert init[0]["address"] == "127.0.0.1:7"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ import pytest
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_magics.cluster import embedded
 from byzerllm_magics.cluster.embedded import EmbeddedCluster
-from byzerllm_trainers.job_folder import write_json
+from byzerllm_trainers.job_folder import read_json, write_json
 
 Process = subprocess.Popen[bytes]
 
@@ -35,10 +36,11 @@ def sleeper() -> Iterator[Callable[..., Process]]:
 
 
 def recorded(*processes: Process, later: float = 0.0) -> EmbeddedCluster:
-    """Record a cluster of these processes, as if created ``later`` seconds after they were."""
+    """Record a cluster of these processes, the first vital, as if created ``later`` seconds after they were."""
     created = {process.pid: psutil.Process(process.pid).create_time() + later for process in processes}
-    write_json(embedded._record(), {"address": "127.0.0.1:1", "dashboard": "http://127.0.0.1:2", "processes": created})
-    return EmbeddedCluster("127.0.0.1:1", "http://127.0.0.1:2", created)
+    cluster = EmbeddedCluster("127.0.0.1:1", "", "http://127.0.0.1:2", created, vital=[processes[0].pid])
+    write_json(embedded._record(), asdict(cluster))
+    return cluster
 
 
 def eventually(holds: Callable[[], object]) -> None:
@@ -76,11 +78,30 @@ def test_what_is_left_of_a_broken_cluster_is_ended(sleeper: Callable[..., Proces
     assert not embedded._record().exists()
 
 
+def test_a_cluster_whose_monitor_died_is_found_still(sleeper: Callable[..., Process]) -> None:
+    vital, monitor = sleeper(), sleeper()
+    cluster = recorded(vital, monitor)
+    monitor.kill()
+    monitor.wait()
+    assert embedded.find() == cluster
+    assert vital.poll() is None
+
+
 def test_a_dead_process_that_nobody_waited_for_is_dead(sleeper: Callable[..., Process]) -> None:
     zombie, left = sleeper(), sleeper()
     recorded(zombie, left)
     zombie.kill()
     eventually(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE)
+    assert embedded.find() is None
+    assert ended(left)
+
+
+def test_a_record_of_another_version_is_no_cluster(sleeper: Callable[..., Process]) -> None:
+    left = sleeper()
+    recorded(left)
+    content = read_json(embedded._record())
+    del content["vital"]
+    write_json(embedded._record(), content)
     assert embedded.find() is None
     assert ended(left)
 
@@ -130,10 +151,9 @@ def test_a_clusters_daemons_are_those_that_name_its_folder(sleeper: Callable[...
     mine = sleeper("sh", "-c", f"sleep 60; : {tmp_path}/mine")
     worker = sleeper("sh", "-c", "sleep 60; :", "sh", f"{tmp_path}/mine", "default_worker.py")
     sleeper("sh", "-c", f"sleep 60; : {tmp_path}/other")
-    found = embedded._processes_of(str(tmp_path / "mine"))
+    found = [process.pid for process in embedded._processes_of(str(tmp_path / "mine"))]
     assert mine.pid in found
     assert worker.pid not in found
-    assert found[mine.pid] == psutil.Process(mine.pid).create_time()
 
 
 def test_a_cluster_that_does_not_start_is_told_with_its_last_words(

@@ -67,6 +67,9 @@ def test_an_unknown_subcommand_names_the_nearest(run: Any) -> None:
         ("%byzerllm attach nobody", "no job 'nobody'"),
         ("%byzerllm wait nobody", "no job 'nobody'"),
         ("%byzerllm logs nobody", "no job 'nobody'"),
+        ("%%byzerllm jobs\nsft-demo", "%byzerllm jobs takes no cell"),
+        ('%%byzerllm run -o my-model\naction="infer"', "-o my-model: no Python variable can be named so"),
+        ("%llm_chat -o class hello", "-o class: no Python variable can be named so"),
     ],
 )
 def test_a_wrong_line_is_told_in_a_few_lines(run: Any, line: str, what: str) -> None:

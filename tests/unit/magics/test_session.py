@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_magics.cluster import connection, jobs
+from byzerllm_magics.cluster import connection, embedded, jobs
+from byzerllm_magics.cluster.embedded import EmbeddedCluster
 from byzerllm_magics.session import Session
 from byzerllm_magics.state_folder import state_folder
 from byzerllm_trainers import follow, submit
@@ -156,6 +157,20 @@ def test_shutting_down_spares_a_running_job(session: Session, job: JobFolder, mo
     assert session.shutdown()
     job.append("events.jsonl", [{"event": "stopped", "time": 1.0, "attempt": 1}])
     assert session.shutdown()
+
+
+def test_a_kernel_that_has_just_started_spares_another_kernels_job(
+    session: Session, job: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected: list[str] = []
+    jobs.remember(job)
+    monkeypatch.setattr(connection, "is_connected", lambda: bool(connected))
+    monkeypatch.setattr(connection, "connect", connected.append)
+    monkeypatch.setattr(embedded, "find", lambda: EmbeddedCluster("127.0.0.1:7", "", "", {}, []))
+    monkeypatch.setattr(follow, "is_alive", lambda _name: True)
+    with pytest.raises(ByzerError, match="still running: sft-demo"):
+        session.shutdown()
+    assert connected == ["127.0.0.1:7"]
 
 
 def test_the_state_folder_is_the_users_and_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
