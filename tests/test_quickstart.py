@@ -25,10 +25,15 @@ def folder(cluster, tmp_path_factory):
 
 
 def accuracy(folder: Path) -> tuple[int, int, int]:
+    """`accuracy_in` the executed notebook."""
+    return accuracy_in(nbformat.read(folder / NOTEBOOK.name, as_version=4))
+
+
+def accuracy_in(notebook: nbformat.NotebookNode) -> tuple[int, int, int]:
     """Exact match in percent as the notebook printed it: before, after, control."""
     from byzerllm_magics.headless import summary
 
-    text = summary(nbformat.read(folder / NOTEBOOK.name, as_version=4))
+    text = summary(notebook)
     before, after = re.search(r"(\d+)% before, (\d+)% after", text).groups()
     return int(before), int(after), int(re.search(r"control .*: (\d+)%", text).group(1))
 
@@ -59,6 +64,17 @@ def test_the_committed_notebook_shows_charts_and_answers_to_a_reader_who_only_sc
     assert_readable_without_a_kernel(saved)
     assert any("Greet Lokeren." in str(cell.get("outputs")) for cell in saved.cells)
     assert not re.search(r"/(root|home|tmp|Users)/", NOTEBOOK.read_text("utf-8")), "a path of its author's machine"
+
+
+def test_the_committed_outputs_are_those_of_the_committed_cells():
+    saved = nbformat.read(NOTEBOOK, as_version=4)
+    source = "\n".join(cell.source for cell in saved.cells)
+    steps = int(re.search(r"pretrain_steps = (\d+)", source)[1])
+    assert f"step {steps} of {steps}, 2 workers" in str(saved.cells)
+    before, after, control = accuracy_in(saved)
+    assert before <= 10
+    assert control <= 10
+    assert after >= 90
 
 
 def charts(notebook: nbformat.NotebookNode) -> int:

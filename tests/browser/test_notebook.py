@@ -57,17 +57,20 @@ def test_the_chart_grows_while_the_job_runs_and_ends_at_the_last_metric(lab, ope
     chart = notebook.output(2).locator(".byzer-loss-chart")
     chart.wait_for(timeout=30_000)
     seen: list[int] = []
+    last: dict[str, str] = {}
     while (card := notebook.glimpse(2, "byzer-job-card")) and card["state"] in ("preparing", "starting", "running"):
         points = int((notebook.glimpse(2, "byzer-loss-chart") or {}).get("points", 0))
         if points and (not seen or points > seen[-1]):
             seen.append(points)
             notebook.look(f"chart-{min(len(seen), 5)}")
+        last = notebook.glimpse(2, "byzer-loss-chart") or last
         notebook.page.wait_for_timeout(100)
     assert len(seen) >= 4, f"it grew {len(seen) - 1} times: {seen}"
 
     notebook.run(3, wait=60)
     metrics = [json.loads(line) for line in (lab.folder / "jobs/seen/metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["step"] == 600
+    assert float(last["loss"]) == pytest.approx(metrics[int(last["step"]) - 1]["loss"], rel=1e-6)
     text = notebook.output(2).inner_text()
     assert "finished" in text
     assert f"{metrics[-1]['loss']:.4g}" in text, text
@@ -75,7 +78,7 @@ def test_the_chart_grows_while_the_job_runs_and_ends_at_the_last_metric(lab, ope
     notebook.look("chart-finished")
 
 
-def test_the_last_point_of_the_live_chart_is_the_last_line_of_the_metrics(lab, open_notebook, tiny_model):
+def test_the_last_point_of_the_live_chart_is_the_newest_line_of_the_metrics(lab, open_notebook, tiny_model):
     job = JOB.format(name="last", model=tiny_model, steps=2000)
     lab.write("last.ipynb", [data_cell(), SETUP, job, "%byzerllm stop last"])
     notebook = open_notebook("last.ipynb")
@@ -85,9 +88,15 @@ def test_the_last_point_of_the_live_chart_is_the_last_line_of_the_metrics(lab, o
     chart.wait_for(timeout=60_000)
     before = int(chart.get_attribute("data-points"))
     notebook.page.wait_for_timeout(1500)
-    shown = int(chart.get_attribute("data-points"))
-    metrics = (lab.folder / "jobs/last/metrics.jsonl").read_text().splitlines()
-    assert before < shown <= len(metrics) <= shown + 400
+    asked = time.time()
+    shown = notebook.glimpse(2, "byzer-loss-chart")
+    assert int(shown["points"]) > before
+    metrics = [json.loads(line) for line in (lab.folder / "jobs/last/metrics.jsonl").read_text().splitlines()]
+    point = metrics[int(shown["step"]) - 1]
+    assert point["step"] == int(shown["step"]) == int(shown["points"])
+    assert float(shown["loss"]) == pytest.approx(point["loss"], rel=1e-6)
+    later = [record for record in metrics if point["time"] < record["time"] < asked - 5]
+    assert not later, "the chart is more than five seconds behind"
     notebook.run(3)
     assert "saves a checkpoint" in notebook.output(3).inner_text()
 

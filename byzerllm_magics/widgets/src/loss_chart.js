@@ -84,7 +84,10 @@ class Chart {
   load() {
     this.meta = this.model.get("meta");
     this.columns = unpack(this.model.get("data"), this.meta);
+    // what is drawn, for whoever reads the page: how many points the job has, and the last one
     this.root.dataset.points = this.meta.raw ?? 0;
+    this.root.dataset.step = this.columns.step.at(-1) ?? 0;
+    this.root.dataset.loss = this.columns.loss?.at(-1) ?? "";
     if (this.u) this.draw();
   }
 
