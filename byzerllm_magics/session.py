@@ -117,11 +117,14 @@ class Session:
 
     # -- the LLM statement --------------------------------------------------------------------------------
 
-    def run(self, parameters: Mapping[str, object] | None = None, **more: object) -> Deployment | Job:
+    def run(
+        self, parameters: Mapping[str, object] | None = None, *, wait: bool | None = None, **more: object
+    ) -> Deployment | Job:
         """Deploy a model (``action="infer"``) or start a training job, which goes on by itself.
 
         Args:
             parameters: Keys of the language, e.g. ``{"sft.lora_rank": 8}``. ``inputTable`` may be a DataFrame.
+            wait: Whether to wait for a job's end; None: when ``detached`` is false.
             **more: The same as keywords.
 
         Raises:
@@ -130,7 +133,12 @@ class Session:
         from .parameters import route
 
         raw = {**(parameters or {}), **more}
-        return self._deploy(raw) if route(raw) == "infer" else self._train(raw)
+        if route(raw) == "infer":
+            return self._deploy(raw)
+        job = self._train(raw)
+        if wait or (wait is None and not job.detached):
+            job.wait()
+        return job
 
     def _deploy(self, raw: Mapping[str, object]) -> Deployment:
         from byzerllm_adapters.infer_parameters import InferParameters
@@ -179,7 +187,7 @@ class Session:
             table=table,
         )
         jobs.remember(folder)
-        job = jobs.Job(folder)
+        job = jobs.Job(folder, detached=parameters.detached)
         if parameters.output_table:
             self.tables[parameters.output_table] = job
         return job

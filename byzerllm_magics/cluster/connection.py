@@ -122,6 +122,9 @@ def _init(address: str) -> ClusterInfo:
             f"the cluster at {address} asks for a token and there is none in {embedded.token_file()}",
             do="copy the file of that name from the cluster's head node",
         )
+    ray_says = logging.getLogger("ray._private.worker")
+    level = ray_says.level
+    ray_says.setLevel(logging.ERROR)  # it warns that on a thread it leaves the signal handlers as they are
     try:
         ray.init(
             address=address,
@@ -136,6 +139,8 @@ def _init(address: str) -> ClusterInfo:
             do="is it running, is this machine a node of it, and is the token in "
             f"{embedded.token_file()} its own? From elsewhere, run a kernel on one of its nodes",
         ) from None
+    finally:
+        ray_says.setLevel(level)
     global _connected_to  # noqa: PLW0603 - as is Ray's connection itself
     _connected_to = address
     info = cluster_info()

@@ -29,10 +29,11 @@ class Job:
 
     Args:
         folder: The job's folder.
+        detached: False when its statement said that it is to be waited for.
     """
 
-    def __init__(self, folder: JobFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: JobFolder, *, detached: bool = True) -> None:
+        self.folder, self.detached = folder, detached
 
     @property
     def name(self) -> str:

@@ -38,13 +38,13 @@ def run_statement(context: Context, statement: Any, text: str) -> Any:
 
     raw = {parameter.key: parameter.value for parameter in statement.parameters}
     try:
-        result = context.session.run(raw)
+        result = context.session.run(raw, wait=False)
     except ParameterError as error:
         raise at_the_caret(error, text, statement) from None
     context.bind(context.options.output, result)
     if not isinstance(result, Job):
         return result
     JobView(result).show()
-    if context.options.wait or raw.get("detached", "").lower() in ("false", "0", "no"):
+    if context.options.wait or not result.detached:
         wait_for(result)
     return None

@@ -66,14 +66,13 @@ class JobCard(LiveView):
             told = {name: self.card.get(name) for name in card}
             if card != told or (state.active and now - self._sent >= RESEND_SECONDS):
                 self._sent = now
-                self.card = card | {"elapsed": state.elapsed(now), "remaining": self._remaining(state, now)}
+                self.card = card | {"elapsed": state.elapsed(now), "remaining": self._remaining(state)}
 
-    def _remaining(self, state: JobState, now: float) -> float | None:
+    def _remaining(self, state: JobState) -> float | None:
         """Return the seconds to the last step at the present pace; None while there is no telling."""
         if state.state != "running" or state.total_steps is None:
             return None
-        elapsed = state.elapsed(now)
-        pace = self._pace.seconds_a_step() or (elapsed / state.step if elapsed and state.step else None)
+        pace = self._pace.seconds_a_step()  # the time since the start would count the loading of the model as steps
         return None if pace is None else pace * max(0, state.total_steps - state.step)
 
     def _received(self, _widget: object, content: object, _buffers: object) -> None:

@@ -109,6 +109,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Iterator[Lab]:
     """JupyterLab in a folder and with settings of its own; its kernels share the tests' cluster."""
     folder = tmp_path_factory.mktemp("lab")
     config = tmp_path_factory.mktemp("jupyter")
+    news = config / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false"}')  # its question would cover the cells
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

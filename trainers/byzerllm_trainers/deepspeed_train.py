@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.parameters import read
 
 from .follow import result_row, wait
 from .job_folder import JobFolder, Record
 from .submit import submit
+from .train_parameters import TrainParameters
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,7 +161,7 @@ def _train(
         resources={k.removeprefix("resource."): float(v) for k, v in conf.items() if k.startswith("resource.")},
         table=as_table(data_refs) if data_refs else None,
     )
-    if str(train_params.get("detached", "false")).lower() != "true":
+    if "detached" not in train_params or not read(TrainParameters, train_params).detached:
         wait(folder)
     return [result_row(folder)]
 

@@ -36,7 +36,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The keys of every statement that a cell ran."""
     seen: list[dict[str, Any]] = []
 
-    def run(_session: Session, parameters: dict[str, Any]) -> str:
+    def run(_session: Session, parameters: dict[str, Any], **_options: Any) -> str:
         seen.append(dict(parameters))
         return f"result {len(seen)}"
 

@@ -130,7 +130,9 @@ def test_a_training_cell_waits_only_when_asked_to(
 
     shown: list[str] = []
     waited: list[str] = []
-    monkeypatch.setattr(Session, "run", lambda _session, _keys: jobs.Job(job))
+    monkeypatch.setattr(
+        Session, "run", lambda _session, keys, wait: jobs.Job(job, detached=keys.get("detached") != "false")
+    )
     monkeypatch.setattr(live.JobView, "show", lambda view: shown.append(view._job.name))
     monkeypatch.setattr(module, "wait_for", lambda job: waited.append(job.name))
     head, _, keys = cell.partition("\n")
