@@ -70,7 +70,7 @@ def adopt_environment() -> None:
     os.environ.update(ENVIRONMENT)
     if "ray" in sys.modules:
         from ray._private import ray_constants
-        from ray._raylet import Config  # type: ignore[attr-defined]  # missing from its stub
+        from ray._raylet import Config  # type: ignore[attr-defined]  # its types do not have it
 
         Config.initialize("")  # the token
         ray_constants.ENABLE_RAY_CLUSTER = False  # the loopback address, else taken for another of this machine's
