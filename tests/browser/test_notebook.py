@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny import make_reciter
+
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
 DATA = """
@@ -77,6 +79,17 @@ def test_the_chart_grows_while_the_job_runs_and_ends_at_the_last_metric(lab, ope
     assert notebook.output(2).locator("img:visible").count() == 1
     notebook.look("chart-finished")
 
+    notebook.save()
+    reopened = without_kernel(lab, open_notebook, "chart.ipynb")
+    reopened.look("chart-reopened")
+    text = reopened.output(2).inner_text()
+    assert "finished" in text
+    assert f"{metrics[-1]['loss']:.4g}" in text, text
+    picture = reopened.output(2).locator("img:visible")
+    assert picture.count() == 1
+    assert picture.evaluate("image => image.naturalWidth") > 300
+    assert "model not found" not in reopened.page.inner_text("body")
+
 
 def test_the_last_point_of_the_live_chart_is_the_newest_line_of_the_metrics(lab, open_notebook, tiny_model):
     job = JOB.format(name="last", model=tiny_model, steps=2000)
@@ -101,9 +114,10 @@ def test_the_last_point_of_the_live_chart_is_the_newest_line_of_the_metrics(lab,
     assert "saves a checkpoint" in notebook.output(3).inner_text()
 
 
-def test_an_answer_streams_into_its_cell_and_stays_after_reopening_without_a_kernel(lab, open_notebook, tiny_model):
-    chat = "%llm_chat -m streamer --max-tokens 200 --temperature 1 Tell me about the red house."
-    lab.write("chat.ipynb", [data_cell(), SETUP, DEPLOY.format(model=tiny_model, name="streamer"), chat])
+def test_an_answer_streams_into_its_cell_and_stays_after_reopening_without_a_kernel(lab, open_notebook, tmp_path):
+    chat = "%llm_chat -m streamer --max-tokens 800 --temperature 0 Tell me about the red house."
+    model = make_reciter(tmp_path / "reciter")
+    lab.write("chat.ipynb", [data_cell(), SETUP, DEPLOY.format(model=model, name="streamer"), chat])
     notebook = open_notebook("chat.ipynb")
     for cell in (0, 1, 2):
         notebook.run(cell)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
 
+from .attention import attend_in_fp32
 from .loop_settings import LoopSettings
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def start_engine(model: nn.Module, settings: LoopSettings, folder: JobFolder) ->
     import deepspeed
     import torch
 
+    if uses_bf16(settings) and not torch.cuda.is_available():
+        attend_in_fp32(model)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         [
