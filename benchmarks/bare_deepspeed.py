@@ -20,6 +20,8 @@ from deepspeed.ops.op_builder.all_ops import ALL_OPS
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from byzerllm_trainers.attention import attend_in_fp32
+
 
 def main(model_dir: str, precision: str, rows: int, width: int, warm_up: int, steps: int) -> None:
     torch.set_num_threads(1)
@@ -44,6 +46,8 @@ def main(model_dir: str, precision: str, rows: int, width: int, warm_up: int, st
 
 def _engine(model_dir: str, precision: str, rows: int) -> deepspeed.DeepSpeedEngine:
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="sdpa").train()
+    if precision == "bf16":
+        attend_in_fp32(model)  # as ours does, because it is the faster
     groups = [
         {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.1},
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},

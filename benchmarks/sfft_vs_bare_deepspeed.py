@@ -25,7 +25,7 @@ SMOKE = {"rounds": 1, "steps": 8}
 RANKS, ROWS, WIDTH = 2, 8, 256
 
 
-def measure(work: Path, rounds: int = 2, steps: int = 20) -> list[Figure]:
+def measure(work: Path, rounds: int = 4, steps: int = 30) -> list[Figure]:
     """Both sides do ``steps`` steps, the first of which are not counted."""
     tiny, ours = tiny_model(work), session(workers=RANKS)
     figures = []
