@@ -7,6 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from papermill import inspect_notebook
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "quickstart.ipynb"
 
@@ -75,6 +78,15 @@ def test_the_committed_outputs_are_those_of_the_committed_cells():
     assert before <= 10
     assert control <= 10
     assert after >= 90
+
+
+def test_papermill_finds_the_parameters_and_puts_its_own_behind_them():
+    assert {"work_dir", "owner", "pretrain_steps"} <= inspect_notebook(str(NOTEBOOK)).keys()
+    cells = parameterize_notebook(load_notebook_node(str(NOTEBOOK)), {"work_dir": "elsewhere"}).cells
+    tags = [cell.metadata.get("tags", []) for cell in cells]
+    [own] = [i for i, tag in enumerate(tags) if "parameters" in tag]
+    assert "injected-parameters" in tags[own + 1]
+    assert 'work_dir = "elsewhere"' in cells[own + 1].source
 
 
 def charts(notebook: nbformat.NotebookNode) -> int:

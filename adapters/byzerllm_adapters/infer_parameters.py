@@ -46,6 +46,12 @@ class InferParameters(Parameters):
         validation_alias=AliasChoices("modelTable", "model"),
         description="Without effect here; accepted because Byzer asks for it.",
     )
+    ready_timeout: Annotated[float, Field(gt=0)] = Field(
+        300.0,
+        alias="modelWaitServerReadyTimeout",
+        description="How long the cell waits until the model answers.",
+        json_schema_extra={"unit": "seconds"},
+    )
     dtype: Literal["auto", "bfloat16", "float32", "float16"] = Field(
         "auto", description="The number format of the weights; auto takes what the device computes fast."
     )

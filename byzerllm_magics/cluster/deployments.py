@@ -15,10 +15,14 @@ from typing import Any, TypeVar
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.infer_parameters import InferParameters
 
+from . import room
 from .replica import Replica
 
 REPLICA_CPUS = 0.1
 """A CPU replica's reservation: small, so that a deployed model and a two-worker job fit on two cores."""
+
+ROOM_SECONDS = 10.0
+"""After this long without resources for a replica the cell says what is missing and who holds it."""
 
 T = TypeVar("T")
 
@@ -78,10 +82,13 @@ class Deployment:
         handle = _serve().get_app_handle(self.application).options(stream=True)
         items: queue.SimpleQueue[Any] = queue.SimpleQueue()
         responses: list[Any] = []
+        unwanted = threading.Event()
 
         def receive() -> None:
             try:
                 responses.append(handle.chat.remote(dict(request)))
+                if unwanted.is_set():  # closed before there was anything to cancel
+                    responses[0].cancel()
                 for item in responses[0]:
                     items.put(item)
                 items.put(None)
@@ -102,6 +109,7 @@ class Deployment:
             if item is not None:
                 raise _cause(item)
         finally:
+            unwanted.set()
             if not ended and responses:
                 responses[0].cancel()
 
@@ -132,18 +140,25 @@ def ensure_serve() -> None:
 
 
 def deploy(
-    parameters: InferParameters, raw: Mapping[str, str], *, sys_conf: Mapping[str, str], owner: str
+    parameters: InferParameters,
+    raw: Mapping[str, str],
+    *,
+    sys_conf: Mapping[str, str],
+    owner: str,
+    tell: Callable[[str], None] = print,
 ) -> Deployment:
-    """Deploy a model and wait until it answers.
+    """Deploy a model and wait until it answers; interrupting or failing leaves nothing behind.
 
     Args:
         parameters: The statement's keys, validated.
         raw: The same as text, as an adapter gets them.
         sys_conf: The session's settings as text.
         owner: Part of the application's name.
+        tell: Takes what is missing when the model waits for room.
 
     Raises:
-        ByzerError: the model does not load (the adapter's own error), or there is no room for it.
+        ByzerError: the model does not load (the adapter's own error), there is no room for it, or it did not answer
+            within ``modelWaitServerReadyTimeout``.
     """
     import ray
 
@@ -151,7 +166,7 @@ def deploy(
     ensure_serve()
     gpus = float(sys_conf["num_gpus"]) if ray.cluster_resources().get("GPU") else 0.0
     cpus = float(sys_conf.get("num_cpus") or (1.0 if gpus else REPLICA_CPUS))
-    _check_room(cpus, gpus)
+    room.check(cpus, gpus)
     application = serve.deployment(
         Replica,
         name="model",
@@ -160,16 +175,42 @@ def deploy(
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
     ).bind(dict(raw), dict(sys_conf), _threads())
     name = f"{owner}/{parameters.udf_name}"
-    serve.run(application, name=name, route_prefix=None)
-    answers = False
     try:
+        serve.run_many([serve.RunTarget(application, name, route_prefix=None)], wait_for_applications_running=False)
+        _wait_until_running(name, cpus, gpus, parameters.ready_timeout, tell)
         deployment = get(parameters.udf_name, owner)
         deployment.describe()
-        answers = True
-    finally:
-        if not answers:
-            serve.delete(name)
+    except KeyboardInterrupt:
+        serve.delete(name, _blocking=False)
+        raise ByzerError(f"interrupted: model {parameters.udf_name!r} is not deployed") from None
+    except BaseException:
+        serve.delete(name)
+        raise
     return deployment
+
+
+def _wait_until_running(name: str, cpus: float, gpus: float, seconds: float, tell: Callable[[str], None]) -> None:
+    """Wait until every replica of an application runs; after `ROOM_SECONDS` without room, tell what is missing.
+
+    Raises:
+        ByzerError: Serve gave up, or it took longer than ``seconds``.
+    """
+    begun, told = time.monotonic(), False
+    while (application := _serve().status().applications.get(name)) is None or application.status != "RUNNING":
+        waited = time.monotonic() - begun
+        missing = room.missing(cpus, gpus, besides=name) if waited > ROOM_SECONDS else ""
+        if missing and not told:
+            tell(f"waiting for room: {missing}")
+            told = True
+        if application is not None and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ByzerError(f"the model did not start: {application.message.strip().splitlines()[-1][:300]}")
+        if waited > seconds:
+            raise ByzerError(
+                f"the model did not answer within {seconds:g} s" + (": no room for it" if missing else ""),
+                where=missing,
+                do='modelWaitServerReadyTimeout="…" (seconds) waits longer; "%byzerllm undeploy NAME" makes room',
+            )
+        time.sleep(0.1)
 
 
 def listed(owner: str | None = None) -> list[Deployment]:
@@ -222,24 +263,6 @@ def _threads() -> int:
     import psutil
 
     return psutil.cpu_count(logical=False) or 1
-
-
-def _check_room(cpus: float, gpus: float) -> None:
-    """Refuse what no node could ever hold.
-
-    Raises:
-        ByzerError: with what there is.
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-        most = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
-        raise ByzerError(
-            f"a replica takes {gpus:g} GPUs and {cpus:g} CPUs, and no node has that many",
-            where=f"the largest node has {most.get('GPU', 0):g} GPUs and {most.get('CPU', 0):g} CPUs",
-            do='lower "num_gpus" or "num_cpus" (setup)',
-        )
 
 
 def _cause(error: Exception) -> Exception:

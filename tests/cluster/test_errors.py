@@ -88,3 +88,22 @@ def test_a_model_with_a_missing_tensor_is_named_and_leaves_no_application(
     assert len(caught.value.render()) <= MAX_LINES
     assert "tester/broken" not in serve.status().applications
     assert "broken" not in [model.name for model in session.models()]
+
+
+def test_a_model_without_room_says_what_holds_it_and_leaves_nothing(
+    session: Any, reciter: str, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ray import serve
+
+    from byzerllm_magics.session import Session
+
+    greedy = Session()
+    greedy.setup(owner="tester", num_cpus=2)  # all of the test cluster's
+    with pytest.raises(ByzerError) as caught:
+        greedy.run(action="infer", localModelDir=str(tiny_model), udfName="greedy", modelWaitServerReadyTimeout=12)
+    told = capsys.readouterr().out
+    assert "waiting for room: a replica takes 2 CPU" in told
+    assert reciter in told
+    assert "within 12 s" in caught.value.what
+    assert reciter in caught.value.where
+    assert "tester/greedy" not in serve.status().applications

@@ -158,3 +158,16 @@ def test_stopping_saves_a_checkpoint_and_ends_the_job(kernel: Kernel, started: S
     assert again.shown("image/png")
     assert not again.shown(WIDGET_VIEW)
     assert any(f"step {last:,} of 100,000" in text for text in again.shown("text/plain"))
+
+
+def test_interrupting_a_deployment_that_waits_for_room_withdraws_it(
+    kernel: Kernel, setup: Cell, reciter: str, tiny_model: Path
+) -> None:
+    kernel.run("%%byzerllm setup\nnum_cpus=2")  # all of the test cluster's
+    begun = time.monotonic()
+    code = f'%%byzerllm run\naction="infer" and localModelDir="{tiny_model}" and udfName="greedy"'
+    cell = kernel.run(code, interrupt_when=lambda _: time.monotonic() - begun > 3)
+    kernel.run("%%byzerllm setup\nsfft\nnum_gpus=2\nowner=tester")
+    assert cell.status == "error"
+    assert "'greedy' is not deployed" in "\n".join(cell.traceback)
+    eventually(lambda: "greedy" not in str(kernel.run("%byzerllm models").displays), 30)
