@@ -5,14 +5,16 @@ A family that differs takes what it needs from here and replaces the rest (see `
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from byzerllm_adapters import loading
-from byzerllm_adapters.contract import ChatStream, Message
+from byzerllm_adapters.contract import Answer, ChatStream, Message
 from byzerllm_adapters.conversations import encode_prompt, frame
+from byzerllm_adapters.engines.batch import generate_batch
 from byzerllm_adapters.engines.generate import Sampling, generate
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.loading import fast_bf16, load_model
@@ -76,6 +78,7 @@ def init_model(
         quantization=_quantization(params),
     )
     model.stream_chat = MethodType(stream_chat, model)
+    model.chat_many = MethodType(chat_many, model)
     return model, tokenizer
 
 
@@ -104,6 +107,38 @@ def stream_chat(  # noqa: PLR0917 - the contract's signature
     sampling = Sampling.of(max_length=max_length, top_p=top_p, temperature=temperature, **kwargs)
     ids = encode_prompt(tokenizer, [*his, Message(role="user", content=ins)])
     return generate(self, tokenizer, ids, sampling, frame(tokenizer))
+
+
+def chat_many(
+    self: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[Mapping[str, Any]],
+    cancelled: threading.Event,
+) -> list[Answer | ByzerError]:
+    """Answer many independent requests, together where their sampling agrees.
+
+    Args:
+        requests: `ins`, `his` and the keywords of `stream_chat`, each.
+        cancelled: Stops the generation within a token.
+
+    Returns:
+        Each request's answer, or the error that `stream_chat` would have raised, in their order.
+    """
+    answers: list[Answer | ByzerError] = [("", {})] * len(requests)
+    groups: dict[Sampling, dict[int, list[int]]] = {}
+    for index, request in enumerate(requests):
+        options = {"max_length": 4090, "top_p": 0.95, "temperature": 0.1, **request}
+        ins, his = options.pop("ins"), options.pop("his", ())
+        try:
+            ids = encode_prompt(tokenizer, [*his, Message(role="user", content=ins)])
+            groups.setdefault(Sampling.of(**options), {})[index] = ids
+        except ByzerError as error:
+            answers[index] = error
+    for sampling, prompts in groups.items():
+        found = generate_batch(self, tokenizer, list(prompts.values()), sampling, frame(tokenizer), cancelled=cancelled)
+        for index, answer in zip(prompts, found, strict=True):
+            answers[index] = answer
+    return answers
 
 
 def _quantization(params: Mapping[str, str]) -> str | None:

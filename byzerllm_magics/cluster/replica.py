@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
@@ -80,15 +80,57 @@ class Replica:
             finally:
                 stream.cancel()
 
+    async def answer(self, requests: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        """Return the whole answers to many requests, in their order; one that fails gives ``{"error": why}``.
+
+        Args:
+            requests: As `chat` takes them. A model whose adapter has no ``chat_many`` answers one after another.
+
+        Cancelling the call stops the generation within one token.
+        """
+        async with self._turn:
+            cancelled = threading.Event()
+            try:
+                return await asyncio.to_thread(self._answer, [_arguments(request) for request in requests], cancelled)
+            finally:
+                cancelled.set()
+
+    def _answer(self, requests: list[dict[str, Any]], cancelled: threading.Event) -> list[Answer]:
+        many = getattr(self._model, "chat_many", None)
+        if many is not None:
+            return [_as_answer(found) for found in many(self._tokenizer, requests, cancelled)]
+        return [_as_answer(self._one(request)) for request in requests if not cancelled.is_set()]
+
+    def _one(self, request: dict[str, Any]) -> Any:
+        from byzerllm_adapters.contract import answer_stream
+
+        try:
+            ins, his = request.pop("ins"), request.pop("his")
+            *_, last = answer_stream(self._model.stream_chat(self._tokenizer, ins, his, **request))
+        except Exception as error:  # noqa: BLE001 - a user's adapter may raise anything; it is this row's alone
+            return error if isinstance(error, ByzerError) else _as_user_error(error)
+        return last
+
     def _stream(self, request: Mapping[str, Any]) -> Any:
-        options = {k: request[k] for k in ("max_length", "top_p", "temperature") if k in request}
-        for key, value in request.items():
-            prefix, _, name = key.partition(".")
-            if prefix in ("generation", "gen") and name:
-                options[name] = value
-        return lambda: self._model.stream_chat(
-            self._tokenizer, request["instruction"], list(request.get("history", [])), **options
-        )
+        options = _arguments(request)
+        return lambda: self._model.stream_chat(self._tokenizer, options.pop("ins"), options.pop("his"), **options)
+
+
+def _arguments(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``stream_chat`` that a request means."""
+    options = {k: request[k] for k in ("max_length", "top_p", "temperature") if k in request}
+    for key, value in request.items():
+        prefix, _, name = key.partition(".")
+        if prefix in ("generation", "gen") and name:
+            options[name] = value
+    return {"ins": request["instruction"], "his": list(request.get("history", [])), **options}
+
+
+def _as_answer(found: Any) -> Answer:
+    if isinstance(found, ByzerError):
+        return {"error": str(found)}
+    text, extra = found
+    return {"text": text, "extra": extra}
 
 
 def _listen_on_own_address() -> None:

@@ -100,10 +100,10 @@ def generate(
         ByzerError: The prompt leaves no room for an answer. What goes wrong while generating is raised by the
             stream.
     """
-    room = _room(model, len(ids), sampling)
-    stops = _stops(model, tokenizer, frame)
+    room = room_for(model, len(ids), sampling)
+    stops = stops_of(model, tokenizer, frame)
     run = _Run(queue=SimpleQueue(), cancelled=threading.Event())
-    config = _config(sampling, room, stops)
+    config = generation_config(sampling, room, stops)
     threading.Thread(target=run.work, args=(model, list(ids), config), name="generate", daemon=True).start()
     decoder = Decoder(tokenizer, frame.lead, frame.gap)
     return ChatStream(_answers(run, decoder, len(ids), room, stops), cancel=run.cancelled.set)
@@ -119,7 +119,7 @@ class _Run:
 
     def work(self, model: PreTrainedModel, ids: list[int], config: GenerationConfig) -> None:
         try:
-            with _turn(model):
+            with turn(model):
                 if not self.cancelled.is_set():
                     prompt = torch.tensor([ids], device=model.device)
                     model.generate(
@@ -127,7 +127,7 @@ class _Run:
                         attention_mask=torch.ones_like(prompt),
                         generation_config=config,
                         streamer=_Tokens(self.queue),
-                        stopping_criteria=StoppingCriteriaList([_Cancelled(self.cancelled)]),
+                        stopping_criteria=StoppingCriteriaList([Cancelled(self.cancelled)]),
                     )
         except BaseException as error:  # noqa: BLE001 - it is raised again where the answer is read
             self.queue.put(error)
@@ -185,17 +185,18 @@ class _Tokens(BaseStreamer):  # type: ignore[misc]
         """Nothing is held back."""
 
 
-class _Cancelled(StoppingCriteria):  # type: ignore[misc]
+class Cancelled(StoppingCriteria):  # type: ignore[misc]
     """Stops every sequence once the event is set."""
 
     def __init__(self, event: threading.Event) -> None:
         self.event = event
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Return for each sequence whether it is to stop."""
         return torch.full((input_ids.shape[0],), self.event.is_set(), dtype=torch.bool, device=input_ids.device)
 
 
-def _room(model: PreTrainedModel, prompt_length: int, sampling: Sampling) -> int:
+def room_for(model: PreTrainedModel, prompt_length: int, sampling: Sampling) -> int:
     """Return the most tokens that the answer may have."""
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     limit = min(sampling.max_length, context or sampling.max_length)
@@ -208,14 +209,14 @@ def _room(model: PreTrainedModel, prompt_length: int, sampling: Sampling) -> int
     return min(limit - prompt_length, sampling.max_new_tokens or limit)
 
 
-def _stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, frame: Frame) -> list[int]:
+def stops_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, frame: Frame) -> list[int]:
     """Return the tokens that end an answer: the template's, the tokenizer's and the model's own."""
     own = getattr(model.generation_config, "eos_token_id", None)
     known = {tokenizer.eos_token_id, frame.end_id, *(own if isinstance(own, list) else [own])}
     return sorted(token for token in known if token is not None)
 
 
-def _config(sampling: Sampling, room: int, stops: list[int]) -> GenerationConfig:
+def generation_config(sampling: Sampling, room: int, stops: list[int]) -> GenerationConfig:
     """Return transformers' configuration; what is left unset there, the model folder's own decides."""
     greedy = sampling.temperature <= 0
     return GenerationConfig(
@@ -231,7 +232,8 @@ def _config(sampling: Sampling, room: int, stops: list[int]) -> GenerationConfig
     )
 
 
-def _turn(model: PreTrainedModel) -> threading.Lock:
+def turn(model: PreTrainedModel) -> threading.Lock:
+    """Return the lock that whoever generates with a model holds."""
     with _turns_guard:
         return _turns.setdefault(model, threading.Lock())
 

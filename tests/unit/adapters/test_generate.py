@@ -116,7 +116,7 @@ def test_the_first_token_does_not_wait_for_the_rest(make_model, tokenizer, monke
 
 def endless(model, tokenizer, monkeypatch):
     """A stream of thousands of tokens that nothing ends but a cancel."""
-    monkeypatch.setattr(engine, "_stops", lambda *_: [])
+    monkeypatch.setattr(engine, "stops_of", lambda *_: [])
     model.generation_config.eos_token_id = None
     return generate(model, tokenizer, [20, 30], greedy(max_length=100_000), PLAIN)
 
