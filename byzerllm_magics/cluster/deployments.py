@@ -60,16 +60,14 @@ class Deployment:
         """
         from ray.exceptions import RayTaskError
 
-        serve = _serve()
-
         def ask() -> dict[str, Any]:
-            described: dict[str, Any] = serve.get_app_handle(self.application).describe.remote().result(timeout_s=60)
+            described: dict[str, Any] = app_handle(self).describe.remote().result(timeout_s=60)
             return described
 
         try:
             return off_loop(ask)
         except RayTaskError as error:
-            raise _cause(error) from None
+            raise cause(error) from None
 
     def stream(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield ``{"text": so far, "extra": …}`` as it is generated. Closing the generator frees the replica.
@@ -79,7 +77,7 @@ class Deployment:
         """
         from ray.exceptions import RayError, RayTaskError
 
-        handle = _serve().get_app_handle(self.application).options(stream=True)
+        handle = app_handle(self).options(stream=True)
         items: queue.SimpleQueue[Any] = queue.SimpleQueue()
         responses: list[Any] = []
         unwanted = threading.Event()
@@ -107,7 +105,7 @@ class Deployment:
                     do='"%byzerllm models" shows its state; ask again when it is RUNNING',
                 )
             if item is not None:
-                raise _cause(item)
+                raise cause(item)
         finally:
             unwanted.set()
             if not ended and responses:
@@ -115,6 +113,11 @@ class Deployment:
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         printer.text(f"model {self.name!r} ({self.status}, {self.replicas} replica{'s' * (self.replicas != 1)})")
+
+
+def app_handle(deployment: Deployment) -> Any:
+    """Return Serve's handle to a model's replicas."""
+    return _serve().get_app_handle(deployment.application)
 
 
 def off_loop(call: Callable[[], T]) -> T:
@@ -265,7 +268,7 @@ def _threads() -> int:
     return psutil.cpu_count(logical=False) or 1
 
 
-def _cause(error: Exception) -> Exception:
+def cause(error: Exception) -> Exception:
     """Return what a replica raised, as the user's error."""
     from ray.exceptions import RayTaskError
 
