@@ -16,6 +16,7 @@ FAMILIES = {
     "auto": "byzerllm_adapters.causal_lm",
     "llama": "byzerllm_adapters.causal_lm",
     "llama2": "byzerllm_adapters.llama2",
+    "baichuan": "byzerllm_adapters.baichuan",
 }
 
 
