@@ -78,7 +78,8 @@ class ChatStream(Iterator[Answer]):
         cancel: Stops the generation. Called any number of times, from any thread.
 
     `extra` of the last item holds `input_tokens_count`, `generated_tokens_count`, `first_token_time` and
-    `time_cost` (milliseconds since the request) and `finish_reason`: "stop", "length" or "cancelled".
+    `time_cost` (milliseconds since the request) and `finish_reason`: "stop", "length" or "cancelled"; `ignored`
+    names keywords of the request that the model has no use for, if there were any.
     A stream that nobody holds any more cancels itself.
     """
 

@@ -45,12 +45,14 @@ class Models:
         ask: Asks one of them.
         calls: How many calls were made.
         failures: Each distinct error, and how many calls failed with it.
+        ignored: Keywords that a model had no use for.
     """
 
     names: Collection[str]
     ask: Ask
     calls: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    ignored: set[str] = field(default_factory=set)
 
     def called_by(self, node: exp.Expression) -> str | None:
         """Return the model that this very node calls, or None.
@@ -336,6 +338,7 @@ def _ask(
     for (row, request), answer in zip(requests.items(), answers, strict=True):
         if "error" not in answer:
             responses[row] = write_response(request, answer)
+            models.ignored.update(answer["extra"].get("ignored", ()))
             continue
         errors[row] = why = str(answer["error"])
         models.failures[why] += 1

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import StoppingCriteriaList
@@ -83,7 +83,9 @@ def generate_batch(
         waiting += [row for row in batch if row.left]
     milliseconds = (time.monotonic() - started) * 1000
     return [
-        row if isinstance(row, ByzerError) else _answer(row, Decoder(tokenizer, frame.lead, frame.gap), milliseconds)
+        row
+        if isinstance(row, ByzerError)
+        else _answer(row, Decoder(tokenizer, frame.lead, frame.gap), {"time_cost": milliseconds, **sampling.facts()})
         for row in results
     ]
 
@@ -107,13 +109,13 @@ def _generate(
     return generated
 
 
-def _answer(row: _Row, decoder: Decoder, milliseconds: float) -> Answer:
+def _answer(row: _Row, decoder: Decoder, facts: dict[str, Any]) -> Answer:
     text = ""
     for token in row.tokens[: len(row.tokens) - row.stopped]:
         text = decoder.add(token)
     return text, {
         "input_tokens_count": len(row.prompt),
         "generated_tokens_count": len(row.tokens),
-        "time_cost": milliseconds,
         "finish_reason": "stop" if row.stopped else "cancelled" if row.left else "length",
+        **facts,
     }

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 HONOURED = ("max_new_tokens", "top_k")
 """The `generation.X` keywords of a request, beside the contract's own parameters."""
 
+NOT_FOR_TEXT = ("image",)
+"""Keywords that other families honour: a text model leaves them out, and its answer says so in `ignored`."""
+
 _turns: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
 _turns_guard = threading.Lock()
 
@@ -43,6 +46,7 @@ class Sampling:
         temperature: 0 or less takes the likeliest token always.
         top_p: Sample from the likeliest tokens that together have this probability, in (0, 1].
         top_k: Sample from this many tokens; 0: no limit.
+        ignored: What the request asked for beside that and a text model has no use for.
     """
 
     max_length: int = 4090
@@ -50,6 +54,7 @@ class Sampling:
     temperature: float = 0.1
     top_p: float = 0.95
     top_k: int = 0
+    ignored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ranges = (
@@ -63,6 +68,10 @@ class Sampling:
             if not fine:
                 raise ByzerError(f"{name} is {getattr(self, name)}", do=f"it has to be {wanted}")
 
+    def facts(self) -> dict[str, Any]:
+        """Return what an answer's `extra` says about its sampling."""
+        return {"ignored": list(self.ignored)} if self.ignored else {}
+
     @classmethod
     def of(cls, *, max_length: Any, top_p: Any, temperature: Any, **kwargs: Any) -> Sampling:
         """Build it from a request, whose numbers may be texts.
@@ -70,6 +79,8 @@ class Sampling:
         Raises:
             ByzerError: A keyword is not one of `HONOURED`, or a value is no number or out of range.
         """
+        ignored = tuple(f"generation.{name}" for name in NOT_FOR_TEXT if name in kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if name not in NOT_FOR_TEXT}
         if unknown := sorted(set(kwargs) - set(HONOURED)):
             names = ", ".join(f"generation.{name}" for name in unknown)
             raise ByzerError(
@@ -80,6 +91,7 @@ class Sampling:
             max_length=_number(int, "max_length", max_length),
             top_p=_number(float, "top_p", top_p),
             temperature=_number(float, "temperature", temperature),
+            ignored=ignored,
             **{name: _number(int, name, value) for name, value in kwargs.items()},
         )
 
@@ -106,7 +118,8 @@ def generate(
     config = generation_config(sampling, room, stops)
     threading.Thread(target=run.work, args=(model, list(ids), config), name="generate", daemon=True).start()
     decoder = Decoder(tokenizer, frame.lead, frame.gap)
-    return ChatStream(_answers(run, decoder, len(ids), room, stops), cancel=run.cancelled.set)
+    facts = {"input_tokens_count": len(ids), "generated_tokens_count": 0, **sampling.facts()}
+    return ChatStream(_answers(run, decoder, facts, room, stops), cancel=run.cancelled.set)
 
 
 @dataclass(frozen=True)
@@ -146,8 +159,7 @@ class _Run:
             yield item
 
 
-def _answers(run: _Run, decoder: Decoder, prompt_length: int, room: int, stops: list[int]) -> Iterator[Answer]:
-    extra: dict[str, Any] = {"input_tokens_count": prompt_length, "generated_tokens_count": 0}
+def _answers(run: _Run, decoder: Decoder, extra: dict[str, Any], room: int, stops: list[int]) -> Iterator[Answer]:
     last, shown = None, ""
     for last in run.tokens():
         if extra["generated_tokens_count"] == 0:

@@ -204,3 +204,9 @@ def test_a_request_may_write_its_numbers_as_texts():
 def test_a_parameter_that_is_unknown_or_out_of_range_is_named(request_, reason):
     with pytest.raises(ByzerError, match=reason):
         Sampling.of(**({"max_length": 100, "top_p": 0.9, "temperature": 0.1} | request_))
+
+
+def test_what_only_an_image_model_takes_is_left_out_and_named(model, tokenizer):
+    sampling = Sampling.of(max_length=100, top_p=1, temperature=0, max_new_tokens=3, image="https://example.org/x.png")
+    *_, (_, extra) = generate(model, tokenizer, [20, 30], sampling, PLAIN)
+    assert extra["ignored"] == ["generation.image"]
