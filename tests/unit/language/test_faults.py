@@ -117,6 +117,11 @@ def test_a_long_line_is_clipped_around_the_caret():
     assert display_width(line.split("udfName")[0]) == display_width(caret.rstrip("^"))
 
 
+def test_a_line_of_any_length_is_clipped_at_once():
+    error = failure(parse_run, f'a="{"长x" * 200_000}" and udfName "chat"')
+    assert display_width(error.where.split("\n")[1]) <= SOURCE_WIDTH + 4
+
+
 def test_parameter_problems_are_shown_in_the_cell():
     text = 'a="1"\nb="2"'
     _, b = parse_run(text).parameters
