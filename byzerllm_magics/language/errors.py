@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from byzerllm_adapters.errors import ByzerError
 
-from .statements import Span
+from .places import Span
 
 SOURCE_WIDTH = 90
 """Columns of a source line that are shown; a longer one is clipped around the caret."""

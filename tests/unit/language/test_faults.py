@@ -70,12 +70,6 @@ def test_a_problem_of_a_setup_cell_is_named(body, what):
 @pytest.mark.parametrize(
     ("script", "what"),
     [
-        (
-            'load text.`file:///a/*` where wholetext="true" as t;',
-            "`load` is a statement of the language that is not",
-        ),
-        ("select value as text from t as u;", "`select` is a statement of the language that is not"),
-        ('run t as TableRepartition.`` where partitionNum="2" as f;', "`TableRepartition` is a statement"),
         ("run t as Foo.`` where a='1';", "`run … as Foo` is not known"),
         ("!byzerllm serve x;", "`!byzerllm serve` is not a command"),
         ("selct 1", "`selct` begins no statement"),
