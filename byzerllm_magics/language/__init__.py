@@ -2,14 +2,30 @@
 
 from .errors import LanguageError, problem_error
 from .parse import parse_run, parse_script, parse_setup
-from .statements import Assignment, ModelCommand, RunLLM, Setup, SetVariable, Span, Statement
+from .places import Span
+from .statements import (
+    Assignment,
+    Load,
+    ModelCommand,
+    Note,
+    Repartition,
+    RunLLM,
+    Select,
+    Setup,
+    SetVariable,
+    Statement,
+)
 from .substitute import substitute
 
 __all__ = [
     "Assignment",
     "LanguageError",
+    "Load",
     "ModelCommand",
+    "Note",
+    "Repartition",
     "RunLLM",
+    "Select",
     "SetVariable",
     "Setup",
     "Span",

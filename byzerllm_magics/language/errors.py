@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from byzerllm_adapters.errors import ByzerError
 
-from .statements import Span
+from .places import Span
 
 SOURCE_WIDTH = 90
 """Columns of a source line that are shown; a longer one is clipped around the caret."""
@@ -61,19 +61,26 @@ def _place(text: str, span: Span) -> str:
 
 def _clipped(line: str, begin: int, width: int) -> tuple[str, int]:
     """Return at most `width` columns of a line that hold the character `begin`, and where that one is now."""
-    first = 0
-    while first < begin and display_width(line[first:begin]) > width * 2 // 3:
-        first += 1
+    first, before = begin, 0
+    while first and before + _columns(line[first - 1]) <= width * 2 // 3:
+        first -= 1
+        before += _columns(line[first])
     head = "…" if first else ""
-    shown = ""
-    for character in line[first:]:
-        if display_width(head + shown + character) > width - 1:
-            return f"{head}{shown}…", begin - first + len(head)
-        shown += character
-    return head + shown, begin - first + len(head)
+    last, columns = first, len(head)
+    while last < len(line) and columns + _columns(line[last]) < width:
+        columns += _columns(line[last])
+        last += 1
+    tail = "…" if last < len(line) else ""
+    return head + line[first:last] + tail, begin - first + len(head)
 
 
 def display_width(text: str) -> int:
     """Return a text's columns in a monospaced font: wide characters take two, combining ones none."""
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+    return sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if character.isascii():
+        return 1
+    wide = unicodedata.east_asian_width(character) in "WF"
+    return 1 + wide - (unicodedata.combining(character) > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,21 +23,43 @@ NO_PARAMETERS: Fault = (
     'write e.g. action="infer" and pretrainedModelType="llama" and localModelDir="…" and udfName="chat"',
 )
 
-_LATER = ("load", "select", "TableRepartition")
-_BEGINNINGS = {"_RUN": "run", "_SET": "set", "_SETUP": "!byzerllm setup", "MODEL_VERB": "model"}
+NO_NAME: Fault = ("a name is missing after `as`", "write as NAME, the table that holds the result")
+
+_BEGINNINGS = {
+    "_RUN": "run",
+    "_SET": "set",
+    "_LOAD": "load",
+    "_SETUP": "!byzerllm setup",
+    "MODEL_VERB": "model",
+    "SQL": "select",
+}
+_FORMS = {
+    "_RUN": 'run command as LLM.`` where key="value" and …;',
+    "REPARTITION": 'run t as TableRepartition.`` where partitionNum="2" as NAME;',
+    "_LOAD": 'load text.`file:///dir/*` where wholetext="true" as NAME;',
+    "_SET": "set name = '''text''';",
+    "MODEL_VERB": "!byzerllm model remove NAME;",
+}
 _SHOWN = {
-    "_AS": "`as`",
     "_WHERE": "`where`",
+    "_AS": "`as`",
     "_EQ": "`=`",
-    "FORMAT": "LLM.``",
+    "FORMAT": "text.`path`",
+    "_LLM": "LLM.``",
+    "_REPARTITION": "TableRepartition.``",
     "KEY": 'key="value"',
 }
+_RUNNABLE = {"llm": "LLM", "tablerepartition": "TableRepartition"}
+_WORDS = ["run", "set", "load", "select", "with"]
+_NAME = re.compile(r"[^\W\d]\w*|`[^`]*[^`\s][^`]*`")
 
 
 def of_token(token: Token) -> Fault | None:
     """Return what is wrong with a token wherever it stands: full-width punctuation, a quote never closed."""
     if token.type == "UNCLOSED":
         return _unclosed(token)
+    if token.isascii():
+        return None
     wide = next((end for end in (token[0], token[-1]) if end in FULL_WIDTH), None)
     if wide is None or (token.type == "QUOTED" and token[0] not in FULL_WIDTH):
         return None
@@ -47,47 +70,77 @@ def of_token(token: Token) -> Fault | None:
 
 
 def not_a_statement(piece: list[Token]) -> Fault | None:
-    """Return what is wrong with a piece of a script that begins no statement of this version."""
+    """Return what is wrong with a piece of a script that begins no statement."""
     first = piece[0]
-    if first.type == "_RUN":
-        tables = [token.split(".")[0].strip() for token in piece if token.type == "FORMAT"]
-        name = tables[0] if tables and tables[0].lower() != "llm" else "LLM"
-        known = name == "LLM"
-    else:
-        name = str(first)
-        known = first.type in _BEGINNINGS
-    if known:
+    if first.type in _BEGINNINGS:
         return None
-    later = next((word for word in _LATER if word.lower() == name.lower()), None)
-    if later:
-        return f"`{later}` is a statement of the language that is not spoken here yet", _instead(later)
     if first.type == "BANG":
         known_ones = "!byzerllm setup …, !byzerllm model remove NAME and !byzerllm model exists NAME"
         return f"`{_short(' '.join(piece[:2]))}` is not a command", f"known are {known_ones}"
-    if first.type == "_RUN":
-        return f"`run … as {name}` is not known here", "write: run command as LLM.`` where …"
-    near = difflib.get_close_matches(name.lower(), ["run", "set", "load", "select"], n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    do = f"{hint}a statement begins with run, set, !byzerllm setup or !byzerllm model"
-    return of_token(first) or (f"`{_short(name)}` begins no statement", do)
+    near = difflib.get_close_matches(first.lower(), _WORDS, n=1)
+    hint = f"did you mean {near[0]}? " if near and near[0] != first.lower() else ""
+    do = f"{hint}a statement begins with load, select, run, set, !byzerllm setup or !byzerllm model"
+    return of_token(first) or (f"`{_short(first)}` begins no statement", do)
 
 
-def unexpected(piece: list[Token], index: int, expected: set[str], start: str) -> Fault:
+def begins_another(piece: list[Token], index: int, expected: set[str], first: bool) -> bool:
+    """Return whether a token that does not fit begins another statement, and is no stray word of this one.
+
+    It does at the beginning of a line, or where this statement could end, if it is the first one that does not fit.
+    """
+    if piece[index].type not in _BEGINNINGS:
+        return False
+    begins_line = index == 0 or piece[index].line != piece[index - 1].end_line
+    return begins_line or (first and not expected.isdisjoint(("KEY", "$END")))
+
+
+def another(piece: list[Token], index: int, expected: set[str], start: str) -> Fault:
+    """Return why the statement that begins at `index` cannot stand there."""
+    token = piece[index]
+    word = str(token).lower() if token.type == "SQL" else _BEGINNINGS[token.type]
+    if start != "statement":
+        return own_statement(word)
+    return not_separated(word) if "$END" in expected else _misplaced(word, piece, expected)
+
+
+def own_statement(word: str) -> Fault:
+    """Return that a statement cannot stand in a cell of parameters."""
+    return f"`{word}` is a statement of its own", "write it below a bare %%byzerllm, which takes all statements"
+
+
+def not_separated(word: str) -> Fault:
+    """Return that a `;` is missing between two statements."""
+    return f"`{_short(word)}` begins a new statement", "put ; before it"
+
+
+def unexpected(piece: list[Token], index: int, expected: set[str]) -> Fault:
     """Return why the token at `index` cannot stand there."""
     token = piece[index]
-    in_clause = "KEY" in expected
-    word = _BEGINNINGS.get(token.type)
-    if word and in_clause and start != "statement":
-        return (
-            f"`{word}` is a statement of its own",
-            "write it in a cell of its own, or all below %%byzerllm",
-        )
-    if word and in_clause:
-        return f"`{word}` begins a new statement", "put ; before it"
-    if not in_clause:
-        do = _statement_form(expected)
-        return f"`{_short(token)}` stands where {_list(expected)} is expected", do
+    if "_LLM" in expected:
+        return _not_runnable(str(token))
+    if "KEY" not in expected:
+        return _misplaced(token, piece, expected)
+    if token.type == "_AS":
+        return "`as` names a table, and this statement has none", 'leave it out (outputTable="…" names a result)'
     return _after_value(piece, index) or _without_partner(piece, index)
+
+
+def _misplaced(shown: str, piece: list[Token], expected: set[str]) -> Fault:
+    return f"`{_short(shown)}` stands where {_list(expected)} is expected", _form(piece)
+
+
+def _not_runnable(written: str) -> Fault:
+    """Return why what follows `run … as` cannot be run: it is unknown, or not written as a known one."""
+    name, dot, _ = written.partition(".")
+    near = difflib.get_close_matches(name.strip().lower(), _RUNNABLE, n=1)
+    meant = f"{_RUNNABLE[near[0]]}.``" if near else " or ".join(f"{known}.``" for known in _RUNNABLE.values())
+    if dot and name.strip().lower() not in _RUNNABLE:
+        hint = f"did you mean {meant}? " if near else ""
+        return f"`run … as {_short(name.strip())}` is not known here", f"{hint}known are LLM and TableRepartition"
+    return (
+        f"`{_short(written)}` stands where {meant} is expected",
+        f"write {meant}, with nothing between the backquotes",
+    )
 
 
 def _after_value(piece: list[Token], index: int) -> Fault | None:
@@ -119,9 +172,41 @@ def _without_partner(piece: list[Token], index: int) -> Fault:
     return f"{shown} has no value", f'write {shown}="…"'
 
 
-def ended_early(expected: set[str]) -> Fault:
+def ended_early(piece: list[Token], expected: set[str]) -> Fault:
     """Return that a statement ends before it is complete."""
-    return f"the statement ends where {_list(expected)} is expected", _statement_form(expected)
+    return f"the statement ends where {_list(expected)} is expected", _form(piece)
+
+
+def not_a_name(written: str) -> Fault | None:
+    """Return why this cannot name a table."""
+    if _NAME.fullmatch(written):
+        return None
+    bare = written.strip("\"'" + "".join(FULL_WIDTH))
+    if bare != written and _NAME.fullmatch(bare):
+        return f"the name of a table takes no quotes: {_short(written)}", f"write {_short(bare)}"
+    return f"`{_short(written)}` is not a name", "a table's name is one word; any other stands in backquotes"
+
+
+def no_path(name: str) -> Fault:
+    """Return that nothing stands between the backquotes of a `load`."""
+    return f"{name}.`` has no path", f"write e.g. {name}.`file:///dir/*`"
+
+
+def no_query(word: str) -> Fault:
+    """Return that nothing follows `select`."""
+    return f"`{word}` has no query", "write e.g. select value as text from t as NAME;"
+
+
+def unclosed(quote: str, closer: str | None, hint: str) -> Fault:
+    """Return that a quote or a comment is never closed; `closer` is a full-width one in its place."""
+    if closer:
+        return f"the closing {quote} is missing: {closer} is full-width punctuation", f"type {quote} instead"
+    if quote == "/*":
+        return "the closing */ of a comment is missing", "type */ where it ends"
+    key = FULL_WIDTH.get(quote, quote)
+    if key != quote:
+        return f"{quote} is full-width punctuation", f"type {key} before and after the text"
+    return f"the closing {quote} is missing", f"type {quote} after the text{hint}"
 
 
 def missing_equals(word: str, value: str) -> Fault:
@@ -162,37 +247,24 @@ def duplicate(key: str, first: int, second: int) -> Fault:
 
 
 def _unclosed(token: Token) -> Fault:
-    quote = next((q for q in ("'''", '"""') if token.startswith(q)), token[0])
-    key = FULL_WIDTH.get(quote, quote)
-    if quote != key:
-        return f"{quote} is full-width punctuation", f"type {key} before and after the value"
-    closer = next((c for c in token[1:] if FULL_WIDTH.get(c) == quote), None)
-    if closer:
-        return f"the closing {quote} is missing: {closer} is full-width punctuation", f"type {quote} instead"
-    if len(quote) == 3:
-        return f"the closing {quote} is missing", f"type {quote} after the value"
-    return f"the closing {quote} is missing", f"type {quote} after the value (only '''…''' may span lines)"
+    """Return that a value or a comment is never closed."""
+    quote = next((quote for quote in ("'''", '"""', "/*") if token.startswith(quote)), token[0])
+    closer = next((mark for mark in token[1:] if FULL_WIDTH.get(mark) == quote), None)
+    return unclosed(quote, closer, "" if len(quote) == 3 else " (only '''…''' may span lines)")
 
 
-def _instead(later: str) -> str:
-    return {
-        "load": "read the files with pandas: a DataFrame variable is a table",
-        "select": "build the table with pandas: a DataFrame variable is a table",
-        "TableRepartition": "leave it out: a training job splits its own data",
-    }[later]
-
-
-def _statement_form(expected: set[str]) -> str:
-    if expected & {"_AS", "_WHERE", "FORMAT"}:
-        return 'the whole form is: run command as LLM.`` where key="value" and …;'
-    if "KEY" in expected:
-        return "write e.g. set name = '''text''';"
-    return "write e.g. !byzerllm model remove NAME;"
+def _form(piece: list[Token]) -> str:
+    """Return the whole form of the statement that a piece begins."""
+    kinds = [token.type for token in piece[:4]]
+    kind = "REPARTITION" if "_REPARTITION" in kinds else kinds[0]
+    return f"the whole form is: {_FORMS.get(kind, '!byzerllm setup single;')}"
 
 
 def _list(expected: set[str]) -> str:
     if "WORD" in expected:  # where a name may stand, so may keywords and a quoted one
         return "a name"
+    if {"KEY", "_AS"} <= expected:
+        return "`as NAME`"
     names = [shown for name, shown in _SHOWN.items() if name in expected]
     return " or ".join(names) if names else "the end of the statement"
 

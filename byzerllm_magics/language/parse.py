@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from .errors import problem_error
-from .faults import NO_PARAMETERS, ONE_STATEMENT
+from .faults import NO_PARAMETERS, ONE_STATEMENT, own_statement
 from .reader import Reader
-from .statements import RunLLM, Setup, Statement
+from .statements import Repartition, RunLLM, Setup, Statement
 
 
 def parse_script(text: str) -> tuple[Statement, ...]:
     """Return the statements of a bare `%%byzerllm` cell: any sequence of them, separated by `;`.
+
+    What is clearly a slip of the pen is read as what it must mean, and noted in the statement's `notes`: full-width
+    punctuation in SQL, a comma before its `)`, an `and` directly after `where`.
 
     Raises:
         LanguageError: The text cannot be read; all of its problems are named.
 
     """
     reader = Reader(text)
-    statements = [reader.statement(piece) for piece in reader.pieces]
+    statements = reader.statements()
     _raise_if_any(reader)
-    return tuple(statement for statement in statements if statement is not None)
+    return tuple(statements)
 
 
 def parse_setup(text: str) -> Setup:
@@ -53,8 +56,11 @@ def parse_run(text: str) -> RunLLM:
         whole, *others = reader.pieces
         statement = reader.statement(whole)
         reader.problems += [(reader.span(other), *ONE_STATEMENT) for other in others]
+        if isinstance(statement, Repartition):
+            name = next(token for token in whole if token.type == "_REPARTITION")
+            reader.problems.append((reader.span([name]), *own_statement("TableRepartition")))
     else:
-        statement = RunLLM(reader.assignments(reader.nodes("run_body")), span)
+        statement = RunLLM(reader.assignments(reader.nodes("run_body")), span, reader.notes(reader.tokens))
     if not (reader.problems or (isinstance(statement, RunLLM) and statement.parameters)):
         reader.problems.append((span, *NO_PARAMETERS))
     _raise_if_any(reader)

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cache
-from itertools import zip_longest
-from pathlib import Path
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from . import faults
 from .errors import Problem
-from .statements import Assignment, ModelCommand, RunLLM, Setup, SetVariable, Span, Statement
+from .faults import Fault
+from .places import Lines, Span
+from .statements import (
+    Assignment,
+    Load,
+    ModelCommand,
+    Note,
+    Repartition,
+    RunLLM,
+    Setup,
+    SetVariable,
+    Statement,
+)
+from .tokens import Tokens, grammar
 
 if TYPE_CHECKING:
-    from lark import Lark, Token
+    from lark import Token
     from lark.tree import Tree
 
 _ESCAPED = {'"': '"', "'": "'", "\\": "\\", "n": "\n", "t": "\t"}
@@ -25,23 +36,35 @@ class Reader:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.lines = Lines(text)
         self.problems: list[Problem] = []
-        self.tokens = list(_grammar().lex(text))
+        found = Tokens(self.lines)
+        self.tokens, self.queries = found.tokens, found.queries
         self.pieces = self._split()
 
     def span(self, tokens: list[Token]) -> Span:
         """Return the span from the first to the last token, or of the whole text when there is none."""
         if not tokens:
-            return Span.of(self.text, 0, len(self.text))
-        return Span.of(self.text, *_offsets(tokens[0])[:1], *_offsets(tokens[-1])[1:])
+            return self.lines.span(0, len(self.text))
+        return self.lines.span(_start(tokens[0]), _end(tokens[-1]))
+
+    def statements(self) -> list[Statement]:
+        """Return the statements of all pieces; one that is none is left out (`problems` says why)."""
+        # A piece in which another statement begins is cut there, and its rest added at the end of the list.
+        found = [self.statement(piece) for piece in self.pieces]
+        return [statement for statement in found if statement is not None]
 
     def statement(self, piece: list[Token]) -> Statement | None:
         """Return the statement of a piece, or None when it is none (`problems` says why)."""
+        if piece[0].type == "SQL":
+            reading = self.queries[_start(piece[0])]
+            self.problems += reading.problems
+            return reading.select
         if fault := faults.not_a_statement(piece):
-            self.problems.append((self.span(piece[:1]), *fault))
+            self._problem(piece[:1], fault)
             return None
         tree = self._tree(piece, "statement")
-        return None if tree is None else self._built(tree, self.span(piece))
+        return None if tree is None else self._built(tree, piece)
 
     def nodes(self, start: str) -> list[Tree[Token] | Token]:
         """Return what stands in all pieces, each read by the start rule `setup_body` or `run_body`."""
@@ -65,7 +88,7 @@ class Reader:
             elif word is valued:
                 continue
             if fault:
-                self.problems.append((self.span([word]), *fault))
+                self._problem([word], fault)
             else:
                 mode = word
         return Setup(
@@ -89,52 +112,84 @@ class Reader:
                 first[found.key] = found
         return tuple(first.values())
 
+    def notes(self, tokens: list[Token]) -> tuple[Note, ...]:
+        """Return a note where `and` follows `where` at once, as in the original's documents."""
+        return tuple(
+            Note(self.span([token]), "`and` directly after `where` is left out")
+            for before, token in pairwise(tokens)
+            if (before.type, token.type) == ("_WHERE", "_AND")
+        )
+
     def _split(self) -> list[list[Token]]:
-        """Return the tokens between semicolons, without empty pieces."""
+        """Return the tokens between semicolons, without empty pieces; SQL has taken its semicolon along."""
         pieces: list[list[Token]] = [[]]
         for token in self.tokens:
             if token.type != "SEMICOLON":
                 pieces[-1].append(token)
-                continue
-            if fault := faults.of_token(token):
-                self.problems.append((self.span([token]), *fault))
-            pieces.append([])
+            elif fault := faults.of_token(token):
+                self._problem([token], fault)
+            if token.type in ("SEMICOLON", "SQL"):
+                pieces.append([])
         return [piece for piece in pieces if piece]
 
     def _tree(self, piece: list[Token], start: str) -> Tree[Token] | None:
         """Feed a piece to the grammar; a token that does not fit is reported and left out.
 
-        Of several such tokens in a row the first is reported: the others are its consequence.
+        Of several such tokens in a row the first is reported: the others are its consequence. A token that begins
+        another statement ends the piece, and what follows is read for itself.
         """
         from lark.exceptions import UnexpectedToken
 
-        parser: Any = _grammar().parse_interactive(start=start)  # lark's own annotations stop here
-        skipping, already = False, len(self.problems)
+        parser: Any = grammar().parse_interactive(start=start)  # lark's own annotations stop here
+        already = len(self.problems)
+        expected: set[str] = set()  # what would fit, as long as nothing does
         for index, token in enumerate(piece):
             fault = faults.of_token(token)
-            before = skipping
             try:
                 parser.feed_token(token)
-                skipping = False
             except UnexpectedToken:
-                fault = fault or faults.unexpected(piece, index, parser.accepts(), start)
-                skipping = True
-            if fault and not (before and skipping):
-                self.problems.append((self.span([token]), *fault))
+                first, expected = not expected, expected or parser.accepts()
+                if faults.begins_another(piece, index, expected, first):
+                    self._problem([token], faults.another(piece, index, expected, start))
+                    if start == "statement":
+                        self.pieces.append(piece[index:])
+                        del piece[index:]
+                    return None
+                if first:
+                    self._problem([token], fault or faults.unexpected(piece, index, expected))
+            else:
+                expected = set()
+                if fault:
+                    self._problem([token], fault)
         try:
             return cast("Tree[Token]", parser.feed_eof(piece[-1]))
         except UnexpectedToken:
             if len(self.problems) == already:
-                self.problems.append((self.span(piece[-1:]), *faults.ended_early(parser.accepts())))
+                self._problem(piece[-1:], faults.ended_early(piece, parser.accepts()))
             return None
 
-    def _built(self, tree: Tree[Token], span: Span) -> Statement | None:
+    def _built(self, tree: Tree[Token], piece: list[Token]) -> Statement | None:
+        span = self.span(piece)
         children = [child for child in tree.children if not isinstance(child, str)]  # keywords are tokens
         match str(tree.data):
             case "setup":
                 return self.setup(list(children[0].children), span)
+            case "load":
+                return self._load(_token(tree), children, piece)
+            case "repartition":
+                source, *options, table = children
+                return Repartition(
+                    source=self._name(source),
+                    options=self.assignments(options),
+                    table=self._name(table),
+                    source_span=self.span([_token(source)]),
+                    table_span=self.span([_token(table)]),
+                    span=span,
+                    notes=self.notes(piece),
+                )
             case "run_llm":
-                return RunLLM(self.assignments(children), span)
+                self._name(children[0])  # a table that nobody reads, but it is one
+                return RunLLM(self.assignments(children[1:]), span, self.notes(piece))
             case "set_variable":
                 found = self._assignment(children[0])
                 return SetVariable(found.key, found.value, found.value_span, span) if found else None
@@ -142,12 +197,39 @@ class Reader:
                 verb, name = str(tree.children[0]).split()[-1].lower(), _value(_token(children[0]))
                 return ModelCommand(cast('Literal["remove", "exists"]', verb), name, span)
 
+    def _load(self, source: Token, children: list[Tree[Token]], piece: list[Token]) -> Load:
+        """Return the load whose source is `` format.`path` ``."""
+        *options, table = children
+        start, path = _start(source), source.index("`") + 1
+        name = re.match(r"\w+", source)
+        assert name is not None, "a source begins with its format"
+        if path == len(source) - 1:
+            self._problem([source], faults.no_path(name[0]))
+        return Load(
+            format=name[0],
+            path=source[path:-1],
+            options=self.assignments(options),
+            table=self._name(table),
+            format_span=self.lines.span(start, start + len(name[0])),
+            path_span=self.lines.span(start + path, _end(source) - 1),
+            table_span=self.span([_token(table)]),
+            span=self.span(piece),
+            notes=self.notes(piece),
+        )
+
+    def _name(self, node: Tree[Token]) -> str:
+        """Return the name of a table; what is no name is a problem."""
+        token = _token(node)
+        if fault := faults.not_a_name(token):
+            self._problem([token], fault)
+        return token.strip("`")
+
     def _assignment(self, node: Tree[Token]) -> Assignment | None:
         key, *value = node.children
         assert isinstance(key, str), "an assignment begins with its key"
         name = key.strip("`")
         if not value:
-            self.problems.append((self.span([key]), *faults.no_value(name)))
+            self._problem([key], faults.no_value(name))
             return None
         assert not isinstance(value[0], str), "a value is a tree of one token"
         token = _token(value[0])
@@ -159,30 +241,29 @@ class Reader:
         inside = token[quote:-quote]
         key, equals, value = inside.partition("=")
         if not (equals and key.strip() and value.strip()):
-            self.problems.append((self.span([token]), *faults.no_setting(inside)))
+            self._problem([token], faults.no_setting(inside))
             return None
-        start, end = _offsets(token)
+        start, end = _start(token), _end(token)
         middle = start + quote + len(key)
         return Assignment(
             key.strip(),
             value.strip(),
-            Span.of(self.text, start + quote, middle),
-            Span.of(self.text, middle + 1, end - quote),
+            self.lines.span(start + quote, middle),
+            self.lines.span(middle + 1, end - quote),
         )
 
-
-@cache
-def _grammar() -> Lark:
-    from lark import Lark
-
-    text = Path(__file__).with_name("language.lark").read_text(encoding="utf-8")
-    return Lark(text, parser="lalr", lexer="basic", start=["statement", "setup_body", "run_body", "noise"])
+    def _problem(self, tokens: list[Token], fault: Fault) -> None:
+        self.problems.append((self.span(tokens), *fault))
 
 
-def _offsets(token: Token) -> tuple[int, int]:
+def _start(token: Token) -> int:
     assert token.start_pos is not None, "a token of the lexer has a place"
+    return token.start_pos
+
+
+def _end(token: Token) -> int:
     assert token.end_pos is not None, "a token of the lexer has a place"
-    return token.start_pos, token.end_pos
+    return token.end_pos
 
 
 def _mode_word(node: Tree[Token] | Token | None) -> Token | None:
@@ -191,7 +272,7 @@ def _mode_word(node: Tree[Token] | Token | None) -> Token | None:
 
 def _token(node: Tree[Token]) -> Token:
     token = node.children[0]
-    assert isinstance(token, str), "modes and values are trees of one token"
+    assert isinstance(token, str), "modes, values, names and sources are trees of one token"
     return token
 
 

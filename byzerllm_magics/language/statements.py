@@ -5,25 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .places import Span
+
 
 @dataclass(frozen=True)
-class Span:
-    """A stretch of a cell's text: lines and columns count from 1, `end_column` and `end` are exclusive.
+class Note:
+    """A slip of the pen that was read as what it must mean, and where it stands."""
 
-    `start` and `end` are offsets into the text, so that `text[start:end]` is what was written.
-    """
-
-    line: int
-    column: int
-    end_line: int
-    end_column: int
-    start: int
-    end: int
-
-    @classmethod
-    def of(cls, text: str, start: int, end: int) -> Span:
-        """Return the span of `text[start:end]`."""
-        return cls(*_line_and_column(text, start), *_line_and_column(text, end), start, end)
+    span: Span
+    text: str
 
 
 @dataclass(frozen=True)
@@ -57,11 +47,60 @@ class SetVariable:
 
 
 @dataclass(frozen=True)
+class Load:
+    """`` load text.`file:///dir/*` where wholetext="true" as t ``: files become a table.
+
+    The format is any word, and the path whatever stands between the backquotes (`path_span` is without them).
+    """
+
+    format: str
+    path: str
+    options: tuple[Assignment, ...]
+    table: str
+    format_span: Span
+    path_span: Span
+    table_span: Span
+    span: Span
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class Select:
+    """`select … as t`, `with … select … as t`: SQL whose result becomes a table.
+
+    `sql` is the query without its last `as NAME`. It is as long as `text[sql_span.start:sql_span.end]`, character for
+    character, so that a place in it is a place in the cell: comments stay, and what was repaired (see `notes`) keeps
+    its width. Without an `as NAME` at the end there is no table.
+    """
+
+    sql: str
+    table: str | None
+    sql_span: Span
+    table_span: Span | None
+    span: Span
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class Repartition:
+    """`` run t as TableRepartition.`` where partitionNum="24" as u ``: a table is cut into partitions."""
+
+    source: str
+    options: tuple[Assignment, ...]
+    table: str
+    source_span: Span
+    table_span: Span
+    span: Span
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
 class RunLLM:
     """`` run command as LLM.`` where … ``: deploy or train, as its parameters say."""
 
     parameters: tuple[Assignment, ...]
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,8 +112,4 @@ class ModelCommand:
     span: Span
 
 
-Statement = Setup | SetVariable | RunLLM | ModelCommand
-
-
-def _line_and_column(text: str, offset: int) -> tuple[int, int]:
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+Statement = Setup | SetVariable | Load | Select | Repartition | RunLLM | ModelCommand

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from .errors import Problem, problem_error
-from .statements import Assignment, ModelCommand, RunLLM, Setup, SetVariable, Span, Statement
+from .places import Span
+from .statements import Assignment, Load, ModelCommand, Repartition, RunLLM, Select, Setup, SetVariable, Statement
 
 _REFERENCE = re.compile(r"\$\{\s*([^\W\d]\w*)\s*\}")
 
@@ -17,6 +18,9 @@ Lookup = Callable[[str], str | None]
 
 def substitute(statement: Statement, lookup: Lookup, *, names: Iterable[str] = (), text: str = "") -> Statement:
     """Return the statement with each `${name}` in its values replaced by what `lookup` returns for it.
+
+    Values are those of settings, parameters and options, a variable's text and a `load`'s path. A `Select` is returned
+    as it is: its string literals are known to the SQL parser alone, so they are replaced in the syntax tree.
 
     Args:
         statement: As parsed from the cell.
@@ -52,7 +56,12 @@ def substitute(statement: Statement, lookup: Lookup, *, names: Iterable[str] = (
             result = replace(statement, parameters=each(statement.parameters))
         case SetVariable():
             result = replace(statement, value=replaced(statement.value, statement.value_span))
-        case ModelCommand():
+        case Load():
+            path = replaced(statement.path, statement.path_span)
+            result = replace(statement, path=path, options=each(statement.options))
+        case Repartition():
+            result = replace(statement, options=each(statement.options))
+        case ModelCommand() | Select():
             result = statement
     if problems:
         raise problem_error(text, problems)

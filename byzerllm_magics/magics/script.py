@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.parameters import ParameterError
 
 from .cells import substituted
@@ -34,7 +35,7 @@ def call(session: Session, shell: InteractiveShell, cell: str) -> Any:
 
 
 def _run(context: Context, statement: Statement, cell: str) -> Any:
-    from ..language import ModelCommand, RunLLM, Setup, SetVariable
+    from ..language import Load, ModelCommand, Repartition, RunLLM, Select, Setup, SetVariable
     from ..parameters import at_the_caret
 
     session = context.session
@@ -56,3 +57,5 @@ def _run(context: Context, statement: Statement, cell: str) -> Any:
         case ModelCommand():
             session.undeploy(statement.name)
             return None
+        case Load() | Select() | Repartition():
+            raise ByzerError(f"a {type(statement).__name__.lower()} is read, but cannot be run yet")

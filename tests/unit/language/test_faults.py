@@ -70,12 +70,6 @@ def test_a_problem_of_a_setup_cell_is_named(body, what):
 @pytest.mark.parametrize(
     ("script", "what"),
     [
-        (
-            'load text.`file:///a/*` where wholetext="true" as t;',
-            "`load` is a statement of the language that is not",
-        ),
-        ("select value as text from t as u;", "`select` is a statement of the language that is not"),
-        ('run t as TableRepartition.`` where partitionNum="2" as f;', "`TableRepartition` is a statement"),
         ("run t as Foo.`` where a='1';", "`run … as Foo` is not known"),
         ("!byzerllm serve x;", "`!byzerllm serve` is not a command"),
         ("selct 1", "`selct` begins no statement"),
@@ -115,6 +109,11 @@ def test_a_long_line_is_clipped_around_the_caret():
     line, caret = failure(parse_run, body).where.split("\n")[1:]
     assert display_width(line) <= SOURCE_WIDTH + 4
     assert display_width(line.split("udfName")[0]) == display_width(caret.rstrip("^"))
+
+
+def test_a_line_of_any_length_is_clipped_at_once():
+    error = failure(parse_run, f'a="{"长x" * 200_000}" and udfName "chat"')
+    assert display_width(error.where.split("\n")[1]) <= SOURCE_WIDTH + 4
 
 
 def test_parameter_problems_are_shown_in_the_cell():

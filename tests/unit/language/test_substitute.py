@@ -29,6 +29,25 @@ def test_every_statement_with_values_is_replaced():
     assert substitute(command, VARIABLES.get) == command
 
 
+def test_a_path_and_the_options_of_tables_are_replaced():
+    script = "load text.`${dir}/*` where a='${n}' as t; run t as TableRepartition.`` where partitionNum='${n}' as u"
+    load, cut = (substitute(statement, VARIABLES.get) for statement in parse_script(script))
+    assert (load.path, load.options[0].value) == ("models/tiny/*", "2")
+    assert cut.options[0].value == "2"
+
+
+def test_a_select_is_left_to_the_sql_parser():
+    (select,) = parse_script("select '${dir}', '${undefined}' as t")
+    assert substitute(select, VARIABLES.get) is select
+
+
+def test_an_undefined_name_in_a_path_is_placed():
+    text = "load text.`/${dri}/*` as t"
+    with pytest.raises(LanguageError) as caught:
+        substitute(parse_script(text)[0], VARIABLES.get, names=VARIABLES, text=text)
+    assert caught.value.where.startswith("line 1, column 13:")
+
+
 def test_an_undefined_name_is_an_error_at_its_place_with_the_nearest_name():
     text = 'a="1"\nand b="x ${dri}"'
     with pytest.raises(LanguageError) as caught:
