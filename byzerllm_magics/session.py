@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
+
+from .tables import Catalog
 
 if TYPE_CHECKING:
     from .cluster.chat import Exchange
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from .cluster.deployments import Deployment
     from .cluster.jobs import Job
     from .parameters import SetupSettings
+    from .script import Observer
+    from .tables import Table
 
 Lookup = Callable[[], Mapping[str, Any]]
 
@@ -38,7 +41,17 @@ class Session:
         self._conversations: dict[str, Any] = {}
         self._last_model: str | None = None
         self.variables: dict[str, str] = {}
-        self.tables: dict[str, Any] = {}
+        self.tables = Catalog(namespace)
+        self.bound: dict[str, Any] = {}
+
+    def texts(self) -> dict[str, str]:
+        """What ``${name}`` may stand for: `variables` first, then the namespace's texts and numbers."""
+        simple = {
+            name: str(value)
+            for name, value in self._namespace().items()
+            if isinstance(value, str | int | float) and not name.startswith("_")
+        }
+        return simple | self.variables
 
     # -- settings and cluster -----------------------------------------------------------------------------
 
@@ -199,6 +212,60 @@ class Session:
 
     # -- tables -------------------------------------------------------------------------------------------
 
+    def load(self, format: str, path: str, table: str, options: Mapping[str, str] | None = None) -> Table:
+        """Read files into a table: ``session.load("csv", "data/*.csv", "rows", {"header": "true"})``.
+
+        Raises:
+            ByzerError: an unknown format or option, no such file, or one that cannot be read.
+        """
+        from .tables.load import load
+
+        self.tables[table] = found = load(format, path, options or {})
+        return found
+
+    def select(self, sql: str, table: str | None = None, *, progress: Callable[[str], None] | None = None) -> Table:
+        """Run a query in Spark's dialect over tables and DataFrame variables; it may call deployed models.
+
+        Args:
+            sql: One query; ``${name}`` is replaced inside its texts.
+            table: The name that the result gets.
+            progress: Told how many calls of models were answered.
+
+        Raises:
+            ByzerError: the query cannot be read or run, or a call of a model with ``on_error="fail"`` failed.
+        """
+        from .queries import run
+
+        found = run(self, sql, progress or (lambda _: None))
+        if table is not None:
+            self.tables[table] = found
+        return found
+
+    def repartition(self, source: str, table: str, options: Mapping[str, str]) -> Table:
+        """Cut a table into partitions: ``partitionNum``, ``partitionCols`` (names with commas between).
+
+        Raises:
+            ByzerError: an unknown table, column or option, or a number that is none.
+        """
+        from byzerllm_adapters.parameters import read
+
+        from .parameters.repartition import RepartitionParameters
+        from .tables.repartition import repartition
+
+        wanted = read(RepartitionParameters, options)
+        self.tables[table] = found = repartition(self.tables.table(source), wanted.partition_num, wanted.columns)
+        return found
+
+    def script(self, text: str, observer: Observer | None = None) -> Any:
+        """Run the statements of a script one after another; return the last table, or else the last result.
+
+        Raises:
+            ByzerError: the script cannot be read (nothing was run then), or a statement failed.
+        """
+        from .script import Silent, run_script
+
+        return run_script(self, text, observer or Silent())
+
     def table(self, name: object) -> Any:
         """Return a table as an Arrow table: one of the session's, a DataFrame variable, or a DataFrame itself.
 
@@ -207,30 +274,11 @@ class Session:
         """
         from byzerllm_trainers.deepspeed_train import as_table
 
-        from .cluster.jobs import Job
-
-        if not isinstance(name, str):
-            return as_table(name)
-        variables = self._namespace()
-        found = self.tables.get(name, variables.get(name))
-        if isinstance(found, Job):
-            import pandas as pd
-
-            found = pd.DataFrame([found.wait()])
-        if found is None:
-            near = difflib.get_close_matches(name, self.table_names(), n=1)
-            names = ", ".join(self.table_names()[:8]) or "none yet"
-            raise ByzerError(
-                f"no table {name!r}",
-                where=f"tables and DataFrame variables: {names}",
-                do=f'did you mean "{near[0]}"?' if near else "make a DataFrame of that name in a cell above",
-            )
-        return as_table(found)
+        return self.tables.table(name).arrow() if isinstance(name, str) else as_table(name)
 
     def table_names(self) -> list[str]:
         """Names of all tables and DataFrame variables."""
-        frames = [k for k, v in self._namespace().items() if not k.startswith("_") and hasattr(v, "__arrow_c_stream__")]
-        return sorted({*self.tables, *frames})
+        return self.tables.names()
 
     # -- models and chats ---------------------------------------------------------------------------------
 
@@ -240,6 +288,15 @@ class Session:
 
         self.connect()
         return deployments.listed()
+
+    def own_models(self) -> list[str]:
+        """Names of one's own deployed models; none without a cluster, and none is started."""
+        from .cluster import connection, deployments
+
+        if not connection.runs(self.settings.ray_address):
+            return []
+        self.connect(start=False)
+        return [model.name for model in deployments.listed(self.settings.owner)]
 
     def model(self, name: str | None = None) -> Deployment:
         """Return one's own deployed model: by name, else the last one deployed.

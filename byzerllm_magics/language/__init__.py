@@ -1,6 +1,6 @@
 """Text of a cell -> statements, with positions. lark is imported when the first cell is read."""
 
-from .errors import LanguageError, problem_error
+from .errors import LanguageError, Problem, problem_error
 from .parse import parse_run, parse_script, parse_setup
 from .places import Span
 from .statements import (
@@ -23,6 +23,7 @@ __all__ = [
     "Load",
     "ModelCommand",
     "Note",
+    "Problem",
     "Repartition",
     "RunLLM",
     "Select",

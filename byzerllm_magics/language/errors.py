@@ -20,7 +20,13 @@ Problem = tuple[Span, str, str]
 
 
 class LanguageError(ByzerError):
-    """A cell that cannot be read, or a parameter of it that cannot be used."""
+    """A cell that cannot be read, or a parameter of it that cannot be used.
+
+    Attributes:
+        problems: All of them, in the order of the text.
+    """
+
+    problems: tuple[Problem, ...] = ()
 
 
 def problem_error(text: str, problems: Sequence[Problem]) -> LanguageError:
@@ -36,7 +42,9 @@ def problem_error(text: str, problems: Sequence[Problem]) -> LanguageError:
     (span, what, do), *others = [(span, " ".join(what.split("\n")), do) for span, what, do in in_order]
     if others:
         what = f"{what} (+{len(others)} more: {_named(others)})"
-    return LanguageError(what, where=_place(text, span), do=do)
+    error = LanguageError(what, where=_place(text, span), do=do)
+    error.problems = tuple(in_order)
+    return error
 
 
 def _named(problems: Sequence[Problem]) -> str:

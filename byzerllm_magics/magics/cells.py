@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from ..language import RunLLM, Setup
@@ -20,17 +19,7 @@ def substituted(context: Context, statement: S, text: str) -> S:
     """
     from ..language import substitute
 
-    names = visible(context.session.variables, context.shell.user_ns)
+    names = context.session.texts()
     replaced = substitute(statement, names.get, names=names, text=text)
     assert isinstance(replaced, type(statement))
     return replaced
-
-
-def visible(variables: Mapping[str, str], namespace: Mapping[str, Any]) -> dict[str, str]:
-    """Names that a cell may use, and their text."""
-    simple = {
-        name: str(value)
-        for name, value in namespace.items()
-        if isinstance(value, str | int | float) and not name.startswith("_")
-    }
-    return simple | dict(variables)

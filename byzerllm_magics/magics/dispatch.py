@@ -75,7 +75,9 @@ def byzerllm(session: Session, shell: InteractiveShell, line: str, cell: str | N
     if not words:
         from . import overview, script
 
-        return overview.call(session) if cell is None else script.call(session, shell, cell)
+        if cell is None:
+            return overview.call(session)
+        return script.call(Context(session, shell, argparse.Namespace(settings=[]), cell))
     name, *arguments = words
     if name not in SUBCOMMANDS:
         near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)

@@ -1,61 +1,78 @@
-"""A bare ``%%byzerllm``: statements, one after another."""
+"""A bare ``%%byzerllm``: a script of statements, with what is going on shown while it runs."""
 
 from __future__ import annotations
 
-import argparse
+import time
 from typing import TYPE_CHECKING, Any
 
-from byzerllm_adapters.errors import ByzerError
-from byzerllm_adapters.parameters import ParameterError
-
-from .cells import substituted
 from .dispatch import Context
-from .run import run_statement
+from .progress import Progress
+from .tables import bind_table, take_over
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
     from ..language import Statement
-    from ..session import Session
 
 
-def call(session: Session, shell: InteractiveShell, cell: str) -> Any:
-    """Run the cell's statements in order and return the last one's result.
+def call(context: Context) -> Any:
+    """Run the cell's statements in order; return the last table, or else the last result.
+
+    A script of settings alone connects and shows the card, as ``%%byzerllm setup`` does.
 
     Raises:
-        ByzerError: the first statement that fails; those before it have taken effect.
+        ByzerError: the cell cannot be read, or the statement that failed; those before it have taken effect.
     """
-    from ..language import parse_script
+    from ..language import Setup, parse_script
+    from . import setup
 
-    context = Context(session, shell, argparse.Namespace(output=None, wait=False), cell)
-    result: Any = None
-    for statement in parse_script(cell):
-        result = _run(context, statement, cell)
-    return result
+    text = context.cell or ""
+    statements = parse_script(text)
+    if statements and all(isinstance(statement, Setup) for statement in statements):
+        return setup.call(context)
+    take_over(context)
+    shown = _Shown(context, text)
+    try:
+        return context.session.script(text, shown)
+    finally:
+        shown.close()
 
 
-def _run(context: Context, statement: Statement, cell: str) -> Any:
-    from ..language import Load, ModelCommand, Repartition, RunLLM, Select, Setup, SetVariable
-    from ..parameters import at_the_caret
+class _Shown:
+    """Shows how a script goes: one line that changes, jobs live, tables under their names."""
 
-    session = context.session
-    match statement:
-        case Setup():
-            setup = substituted(context, statement, cell)
-            try:
-                session.configure(setup.mode, {s.key: s.value for s in setup.settings})
-            except ParameterError as error:
-                raise at_the_caret(error, cell, setup) from None
-            return None
-        case SetVariable():
-            session.variables[statement.name] = statement.value
-            return None
-        case RunLLM():
-            return run_statement(context, substituted(context, statement, cell), cell)
-        case ModelCommand(verb="exists"):
-            return any(model.name == statement.name for model in session.models())
-        case ModelCommand():
-            session.undeploy(statement.name)
-            return None
-        case Load() | Select() | Repartition():
-            raise ByzerError(f"a {type(statement).__name__.lower()} is read, but cannot be run yet")
+    def __init__(self, context: Context, text: str) -> None:
+        self._context, self._text = context, text
+        self._line = Progress()
+        self._title = ""
+        self._begun = time.monotonic()
+
+    def begins(self, number: int, of: int, statement: Statement) -> None:
+        """Show which statement runs."""
+        from ..script import title
+
+        self._title = f"{number} of {of} · line {statement.span.line}: {title(statement, self._text)}"
+        for note in getattr(statement, "notes", ()):
+            print(f"line {note.span.line}: {note.text}")
+        if of > 1:
+            self._line.show(self._title)
+
+    def progress(self, text: str) -> None:
+        """Show how far it is."""
+        self._line.show(f"{self._title} · {text}")
+
+    def ended(self, statement: Statement, result: Any) -> None:
+        """Show a job, and wait for it when its statement says so; bind a table to its name."""
+        from ..cluster.jobs import Job
+        from ..live import JobView
+        from .waiting import wait_for
+
+        name = getattr(statement, "table", None)
+        if name is not None:
+            bind_table(self._context, name, result)
+        if isinstance(result, Job):
+            JobView(result).show()
+            if not result.detached:
+                wait_for(result)
+
+    def close(self) -> None:
+        """Take the line away."""
+        self._line.close()

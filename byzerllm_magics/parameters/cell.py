@@ -7,7 +7,7 @@ from typing import Literal
 
 from byzerllm_adapters.parameters import ParameterError, Problem
 
-from ..language import LanguageError, RunLLM, Setup, Span, problem_error
+from ..language import Assignment, LanguageError, Repartition, RunLLM, Setup, Span, problem_error
 
 ACTIONS: Mapping[str, Literal["infer", "train"]] = {"infer": "infer", "finetune": "train"}
 _LATER = ("merge", "convert", "evaluate")
@@ -27,7 +27,7 @@ def route(raw: Mapping[str, object]) -> Literal["infer", "train"]:
     raise ParameterError((Problem("action", what, 'write action="infer" to deploy, or "finetune" to train'),))
 
 
-def at_the_caret(error: ParameterError, text: str, statement: RunLLM | Setup) -> LanguageError:
+def at_the_caret(error: ParameterError, text: str, statement: RunLLM | Setup | Repartition) -> LanguageError:
     """Return the error with the place of each problem in the cell.
 
     Args:
@@ -36,8 +36,18 @@ def at_the_caret(error: ParameterError, text: str, statement: RunLLM | Setup) ->
         statement: A problem whose key it does not hold (a missing one) is shown at its beginning.
 
     """
-    assignments = statement.settings if isinstance(statement, Setup) else statement.parameters
+    assignments = _assignments(statement)
     spans = {a.key: Span.of(text, a.key_span.start, a.value_span.end) for a in assignments}
     if isinstance(statement, Setup) and statement.mode is not None and statement.mode_span is not None:
         spans[statement.mode] = statement.mode_span
     return problem_error(text, [(spans.get(p.key, statement.span), p.what, p.do) for p in error.problems])
+
+
+def _assignments(statement: RunLLM | Setup | Repartition) -> tuple[Assignment, ...]:
+    match statement:
+        case Setup():
+            return statement.settings
+        case RunLLM():
+            return statement.parameters
+        case Repartition():
+            return statement.options

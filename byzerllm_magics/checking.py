@@ -1,0 +1,158 @@
+"""All problems of a script before anything runs: settings, keys, names, queries, tables."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.infer_parameters import InferParameters
+from byzerllm_adapters.parameters import ParameterError, read
+from byzerllm_trainers.train_parameters import TrainParameters
+
+from .language import (
+    LanguageError,
+    Load,
+    Problem,
+    Repartition,
+    RunLLM,
+    Select,
+    Setup,
+    SetVariable,
+    Span,
+    Statement,
+    problem_error,
+    substitute,
+)
+from .parameters import at_the_caret, configure, route
+from .parameters.repartition import RepartitionParameters
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+def check(session: Session, statements: Sequence[Statement], text: str) -> None:
+    """Read every statement as if those before it had run; nothing is changed.
+
+    What only running shows (a model folder that a job makes, a file's content, a column of a table that is
+    still to be made) is not checked.
+
+    Raises:
+        LanguageError: all problems of all statements.
+    """
+    checker = _Checker(session, text)
+    problems = [problem for statement in statements for problem in checker.problems(statement)]
+    if problems:
+        raise problem_error(text, problems)
+
+
+class _Checker:
+    """What the statements so far would have left behind."""
+
+    def __init__(self, session: Session, text: str) -> None:
+        self._text = text
+        self._settings = session.settings
+        self._texts: Mapping[str, str] = session.texts()
+        self._tables = set(session.table_names())
+
+    def problems(self, statement: Statement) -> Sequence[Problem]:
+        """Return what is wrong with the next statement."""
+        try:
+            statement = substitute(statement, self._texts.get, names=self._texts, text=self._text)
+        except LanguageError as error:
+            self._makes(statement)
+            return error.problems
+        found = list(self._of(statement))
+        self._makes(statement)
+        return found
+
+    def _of(self, statement: Statement) -> Iterator[Problem]:
+        match statement:
+            case Setup():
+                try:
+                    self._settings = configure(
+                        self._settings, statement.mode, {s.key: s.value for s in statement.settings}
+                    )
+                except ParameterError as error:
+                    yield from at_the_caret(error, self._text, statement).problems
+            case SetVariable():
+                self._texts = {**self._texts, statement.name: statement.value}
+            case RunLLM():
+                yield from self._of_run(statement)
+            case Load():
+                yield from self._of_load(statement)
+            case Select():
+                yield from self._of_select(statement)
+            case Repartition():
+                yield from self._of_table(statement.source, statement.source_span)
+                try:
+                    read(RepartitionParameters, {option.key: option.value for option in statement.options})
+                except ParameterError as error:
+                    yield from at_the_caret(error, self._text, statement).problems
+            case _:
+                pass
+
+    def _of_run(self, statement: RunLLM) -> Iterator[Problem]:
+        raw = {parameter.key: parameter.value for parameter in statement.parameters}
+        try:
+            if route(raw) == "infer":
+                read(InferParameters, raw)
+                return
+            parameters = read(TrainParameters, raw)
+            parameters.require_data()
+        except ParameterError as error:
+            yield from at_the_caret(error, self._text, statement).problems
+            return
+        if parameters.input_table is not None:
+            [span] = [p.value_span for p in statement.parameters if p.key == "inputTable"]
+            yield from self._of_table(parameters.input_table, span)
+
+    def _of_load(self, statement: Load) -> Iterator[Problem]:
+        from .tables.load import check
+
+        try:
+            check(statement.format, {option.key: option.value for option in statement.options})
+        except ByzerError as error:
+            yield statement.format_span, error.what, error.do
+
+    def _of_select(self, statement: Select) -> Iterator[Problem]:
+        from .tables.select import parse_query, tables_of
+
+        try:
+            query = parse_query(statement.sql, self._texts.get, names=self._texts)
+        except ByzerError as error:
+            yield in_query(error, statement, self._text)
+            return
+        for name, offset in tables_of(query):
+            begin = statement.sql_span.start + offset
+            yield from self._of_table(name, Span.of(self._text, begin, begin + len(name)))
+
+    def _of_table(self, name: str, span: Span) -> Iterator[Problem]:
+        """A name of a table that nothing has made so far."""
+        if name.lower() in {known.lower() for known in self._tables}:
+            return
+        near = difflib.get_close_matches(name, self._tables, n=1)
+        hint = f"did you mean {near[0]}?" if near else "load or select makes one, and so does a DataFrame variable"
+        yield span, f"there is no table {name}", hint
+
+    def _makes(self, statement: Statement) -> None:
+        """Note what a statement would leave behind."""
+        match statement:
+            case Load() | Repartition():
+                self._tables.add(statement.table)
+            case Select(table=str(name)):
+                self._tables.add(name)
+            case RunLLM():
+                self._tables |= {p.value for p in statement.parameters if p.key == "outputTable"}
+            case _:
+                pass
+
+
+def in_query(error: ByzerError, statement: Select, text: str) -> Problem:
+    """Return an error of a query as a problem at its place in the cell."""
+    offset, length = getattr(error, "offset", None), getattr(error, "length", 1)
+    if offset is None:
+        return statement.sql_span, error.what, error.do
+    begin = statement.sql_span.start + offset
+    return Span.of(text, begin, min(begin + length, statement.sql_span.end)), error.what, error.do

@@ -1,0 +1,30 @@
+"""A statement's table as a variable of the notebook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .dispatch import Context
+
+
+def take_over(context: Context) -> None:
+    """Let a DataFrame that the user has put in place of a table of ours be the table of that name."""
+    from ..tables.frames import is_frame
+
+    session = context.session
+    for name, ours in list(session.bound.items()):
+        now = context.shell.user_ns.get(name)
+        if now is not ours:
+            del session.bound[name]
+            if is_frame(now):
+                session.tables.pop(name, None)
+
+
+def bind_table(context: Context, name: str, table: Any) -> None:
+    """Bind a table to the variable of its name, unless that is the user's own; then say where the table is."""
+    namespace, bound = context.shell.user_ns, context.session.bound
+    free = name not in namespace or (name in bound and namespace[name] is bound[name])
+    if name.isidentifier() and free:
+        namespace[name] = bound[name] = table
+    elif name.isidentifier():
+        print(f"The variable {name} is yours and stays as it is; the table is session table {name!r} in SQL.")

@@ -1,0 +1,64 @@
+"""A session's `select`: tables by name, deployed models as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+    from .session import Session
+    from .tables import Table
+
+
+def run(session: Session, sql: str, progress: Callable[[str], None]) -> Table:
+    """Run a query; what calls models left out or failed at is printed.
+
+    Raises:
+        ByzerError: the query cannot be read or run.
+    """
+    from .tables.llm_functions import rewrite
+    from .tables.model_calls import Models, run_with_models
+    from .tables.select import parse_query, run_query
+
+    names = session.texts()
+    query = parse_query(sql, names.get, names=names)
+    if not _may_call(query):
+        return run_query(rewrite(query), session.tables.table)
+
+    def ask(model: str, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        from .cluster.answers import answer_all
+
+        deployment = session.model(model)
+        return answer_all(
+            deployment, requests, lambda done: progress(f"{model}: {done:,} of {len(requests):,} calls answered")
+        )
+
+    models = Models(session.own_models(), ask)
+    table = run_with_models(query, session.tables.table, models, run_query)
+    for line in _remarks(models):
+        print(line)
+    return table
+
+
+def _may_call(query: exp.Query) -> bool:
+    """Whether a query may call a model: it names a function that neither SQL nor this language has."""
+    from sqlglot import exp
+
+    from .tables.llm_functions import is_llm_function
+
+    return any(not is_llm_function(function.name) for function in query.find_all(exp.Anonymous))
+
+
+def _remarks(models: Any) -> list[str]:
+    """Return what a user has to know of the calls, a line each."""
+    lines = []
+    if failed := sum(models.failures.values()):
+        [(why, count)] = models.failures.most_common(1)
+        first = why.splitlines()[0]
+        more = f" (and {failed - count} for other reasons)" if failed > count else ""
+        lines.append(f"{failed:,} of {models.calls:,} calls failed and are NULL; llm_error(…) says why: {first}{more}")
+    if models.ignored:
+        lines.append(f"without effect for this model: {', '.join(sorted(models.ignored))}")
+    return lines

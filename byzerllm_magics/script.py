@@ -1,0 +1,145 @@
+"""A script: all of its statements are checked before the first one runs, then each runs on the session in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.parameters import ParameterError
+
+from .checking import check, in_query
+from .language import (
+    LanguageError,
+    Load,
+    ModelCommand,
+    Repartition,
+    RunLLM,
+    Select,
+    Setup,
+    SetVariable,
+    Statement,
+    parse_script,
+    problem_error,
+    substitute,
+)
+from .parameters import at_the_caret
+from .tables.sql_error import SqlError
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+class Observer(Protocol):
+    """Is told how a script goes."""
+
+    def begins(self, number: int, of: int, statement: Statement) -> None:
+        """Statement ``number`` of ``of``, counted from 1, begins."""
+
+    def progress(self, text: str) -> None:
+        """How far the statement is."""
+
+    def ended(self, statement: Statement, result: Any) -> None:
+        """A statement has taken effect; ``result`` is a table, a job, a model, a yes or no, or None."""
+
+
+@dataclass(frozen=True)
+class Silent:
+    """Tells nobody."""
+
+    def begins(self, number: int, of: int, statement: Statement) -> None:
+        """Do nothing."""
+
+    def progress(self, text: str) -> None:
+        """Do nothing."""
+
+    def ended(self, statement: Statement, result: Any) -> None:
+        """Do nothing."""
+
+
+def run_script(session: Session, text: str, observer: Observer = Silent()) -> Any:
+    """Run the statements of a text one after another; return the last table, or else the last result.
+
+    Raises:
+        LanguageError: the text cannot be read, or a statement cannot be used: all problems, and nothing was run.
+        ByzerError: a statement failed; it is named. Those before it have taken effect, those after it not.
+    """
+    statements = parse_script(text)
+    check(session, statements, text)
+    results: list[Any] = []
+    for number, statement in enumerate(statements, 1):
+        observer.begins(number, len(statements), statement)
+        try:
+            result = execute(session, statement, text, observer.progress)
+        except ByzerError as error:
+            raise error if len(statements) == 1 else _named(error, statement, number, len(statements), text) from None
+        observer.ended(statement, result)
+        results.append(result)
+    return _shown(results)
+
+
+def execute(session: Session, statement: Statement, text: str, progress: Callable[[str], None]) -> Any:
+    """Run one statement on a session and return its result.
+
+    Raises:
+        ByzerError: it failed; where a key or a name of the statement is wrong, with its place in the text.
+    """
+    names = session.texts()
+    statement = substitute(statement, names.get, names=names, text=text)
+    match statement:
+        case Setup():
+            try:
+                session.configure(statement.mode, {s.key: s.value for s in statement.settings})
+            except ParameterError as error:
+                raise at_the_caret(error, text, statement) from None
+            return None
+        case SetVariable():
+            session.variables[statement.name] = statement.value
+            return None
+        case RunLLM():
+            try:
+                return session.run({p.key: p.value for p in statement.parameters}, wait=False)
+            except ParameterError as error:
+                raise at_the_caret(error, text, statement) from None
+        case Load():
+            options = {option.key: option.value for option in statement.options}
+            return session.load(statement.format, statement.path, statement.table, options)
+        case Select():
+            try:
+                return session.select(statement.sql, statement.table, progress=progress)
+            except SqlError as error:
+                raise problem_error(text, [in_query(error, statement, text)]) from None
+        case Repartition():
+            options = {option.key: option.value for option in statement.options}
+            try:
+                return session.repartition(statement.source, statement.table, options)
+            except ParameterError as error:
+                raise at_the_caret(error, text, statement) from None
+        case ModelCommand(verb="exists"):
+            return any(model.name == statement.name for model in session.models())
+        case ModelCommand():
+            session.undeploy(statement.name)
+            return None
+
+
+def title(statement: Statement, text: str) -> str:
+    """Return a statement's first line, as progress and errors name it."""
+    written = " ".join(text[statement.span.start : statement.span.end].split())
+    return written if len(written) <= 60 else f"{written[:59]}…"
+
+
+def _named(error: ByzerError, statement: Statement, number: int, of: int, text: str) -> ByzerError:
+    """Return an error with the statement that it comes from; one that shows a place in the cell does so already."""
+    if isinstance(error, LanguageError):
+        return error
+    place = f"statement {number} of {of}, line {statement.span.line}: {title(statement, text)}"
+    return type(error)(error.what, where="\n".join(part for part in (place, error.where) if part), do=error.do)
+
+
+def _shown(results: Sequence[Any]) -> Any:
+    from .tables import Table
+
+    tables = [result for result in results if isinstance(result, Table)]
+    others = [result for result in results if result is not None]
+    return (tables or others or [None])[-1]
