@@ -109,15 +109,18 @@ class _Checker:
             yield from self._of_table(parameters.input_table, span)
 
     def _of_load(self, statement: Load) -> Iterator[Problem]:
-        from .tables.load import check
+        from .tables.load import read_options
 
         try:
-            check(statement.format, {option.key: option.value for option in statement.options})
+            read_options(statement.format, {option.key: option.value for option in statement.options})
+        except ParameterError as error:
+            yield from at_the_caret(error, self._text, statement).problems
         except ByzerError as error:
             yield statement.format_span, error.what, error.do
 
     def _of_select(self, statement: Select) -> Iterator[Problem]:
-        from .tables.select import parse_query, tables_of
+        from .queries import tables_of
+        from .tables.select import parse_query
 
         try:
             query = parse_query(statement.sql, self._texts.get, names=self._texts)

@@ -62,3 +62,17 @@ def _remarks(models: Any) -> list[str]:
     if models.ignored:
         lines.append(f"without effect for this model: {', '.join(sorted(models.ignored))}")
     return lines
+
+
+def tables_of(query: exp.Query) -> list[tuple[str, int]]:
+    """Return the tables that a query reads, with the offset in its text where each stands."""
+    from sqlglot import exp
+
+    from .tables.parsing import place
+    from .tables.running import is_of_with
+
+    found = []
+    for table in query.find_all(exp.Table):
+        if isinstance(table.this, exp.Identifier) and not is_of_with(table):
+            found.append((".".join(part.name for part in table.parts), place(table).get("offset", 0)))
+    return found

@@ -104,7 +104,10 @@ def execute(session: Session, statement: Statement, text: str, progress: Callabl
                 raise at_the_caret(error, text, statement) from None
         case Load():
             options = {option.key: option.value for option in statement.options}
-            return session.load(statement.format, statement.path, statement.table, options)
+            try:
+                return session.load(statement.format, statement.path, statement.table, options)
+            except ParameterError as error:
+                raise at_the_caret(error, text, statement) from None
         case Select():
             try:
                 return session.select(statement.sql, statement.table, progress=progress)

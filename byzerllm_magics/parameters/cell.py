@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from byzerllm_adapters.parameters import ParameterError, Problem
 
-from ..language import Assignment, LanguageError, Repartition, RunLLM, Setup, Span, problem_error
+from ..language import Assignment, LanguageError, Load, Repartition, RunLLM, Setup, Span, problem_error
+
+Parametrised: TypeAlias = RunLLM | Setup | Load | Repartition
+"""A statement that holds assignments."""
 
 ACTIONS: Mapping[str, Literal["infer", "train"]] = {"infer": "infer", "finetune": "train"}
 _LATER = ("merge", "convert", "evaluate")
@@ -27,7 +30,7 @@ def route(raw: Mapping[str, object]) -> Literal["infer", "train"]:
     raise ParameterError((Problem("action", what, 'write action="infer" to deploy, or "finetune" to train'),))
 
 
-def at_the_caret(error: ParameterError, text: str, statement: RunLLM | Setup | Repartition) -> LanguageError:
+def at_the_caret(error: ParameterError, text: str, statement: Parametrised) -> LanguageError:
     """Return the error with the place of each problem in the cell.
 
     Args:
@@ -43,11 +46,11 @@ def at_the_caret(error: ParameterError, text: str, statement: RunLLM | Setup | R
     return problem_error(text, [(spans.get(p.key, statement.span), p.what, p.do) for p in error.problems])
 
 
-def _assignments(statement: RunLLM | Setup | Repartition) -> tuple[Assignment, ...]:
+def _assignments(statement: Parametrised) -> tuple[Assignment, ...]:
     match statement:
         case Setup():
             return statement.settings
         case RunLLM():
             return statement.parameters
-        case Repartition():
+        case Load() | Repartition():
             return statement.options

@@ -53,8 +53,8 @@ def test_a_jobs_table_is_its_result_row(session: Session, job: JobFolder) -> Non
     ("name", "what", "do"),
     [
         ("row", "no table 'row'", 'did you mean "rows"?'),
-        ("zzzz", "no table 'zzzz'", "make a DataFrame"),
-        ("number", "a int is not a table", "give a pandas DataFrame"),
+        ("zzzz", "no table 'zzzz'", "a DataFrame variable"),
+        ("number", "a int, not a table", "give a pandas DataFrame"),
     ],
 )
 def test_what_is_no_table_is_an_error(session: Session, name: str, what: str, do: str) -> None:

@@ -1,0 +1,145 @@
+"""A bare `%%byzerllm`: checked as a whole, run in order, tables under their names, models in SQL."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_magics.session import Session
+from byzerllm_magics.tables import Table
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one\ntwo")
+    (folder / "b.txt").write_text("三")
+    return folder
+
+
+def test_files_become_a_table_a_query_another_and_the_last_one_shows(run: Any, shell: Any, files: Path) -> None:
+    ran = run(
+        f"""%%byzerllm
+load text.`file://{files}/*` where wholetext="true" as trainData;
+-- names as in Spark
+select value as text, file from trainData
+  as newTrainData;
+run newTrainData as TableRepartition.`` where partitionNum="2" and partitionCols="file" as finalTrainData;
+"""
+    )
+    assert ran.error is None, ran.text
+    assert isinstance(ran.value, Table)
+    assert ran.value.partitions == 2
+    assert sorted(ran.value.df().text) == ["one\ntwo", "三"]
+    assert shell.user_ns["finalTrainData"] is ran.value
+    assert list(shell.user_ns["newTrainData"].df().columns) == ["text", "file"]
+
+
+def test_a_dataframe_is_a_table_and_a_users_variable_is_never_overwritten(run: Any, shell: Any) -> None:
+    shell.user_ns["rows"] = pd.DataFrame({"a": [1, 2]})
+    shell.user_ns["mine"] = mine = "a text"
+    ran = run("%%byzerllm\nselect a + 1 as b from rows as mine;\nselect b from mine where b > 2 as other;")
+    assert ran.error is None, ran.text
+    assert ran.value.df().b.tolist() == [3]
+    assert shell.user_ns["mine"] is mine
+    assert "variable mine is yours" in ran.text
+    run("%%byzerllm\nselect 7 as b as other;")
+    assert shell.user_ns["other"].df().b.tolist() == [7], "what we bound, we bind again"
+
+
+def test_a_dataframe_in_place_of_our_table_is_the_table_of_that_name(run: Any, shell: Any) -> None:
+    run("%%byzerllm\nselect 1 as a as t;")
+    shell.user_ns["t"] = shell.user_ns["t"].df().assign(a=5)
+    assert run("%%byzerllm\nselect a from t").value.df().a.tolist() == [5]
+
+
+def test_names_stand_inside_texts_only_and_are_not_read_again(run: Any, shell: Any) -> None:
+    shell.user_ns["word"] = "it's ${other}; drop"
+    ran = run("%%byzerllm\nset other = 'x';\nselect '<${word}>' as a, \"${other}\" as b")
+    assert ran.value.df().iloc[0].tolist() == ["<it's ${other}; drop>", "x"]
+
+
+def test_all_problems_of_a_script_come_before_anything_runs(run: Any, shell: Any) -> None:
+    ran = run(
+        """%%byzerllm
+select 1 as a as t;
+load txt.`nowhere` as u;
+select a frm t as v;
+select a from nothing as w;
+run t as TableRepartition.`` where partitionNum="many" as x;
+!byzerllm setup "num_gpus=${undefined}";
+"""
+    )
+    assert isinstance(ran.error, ByzerError)
+    assert len(ran.lines) <= 5
+    assert "load cannot read 'txt'" in ran.lines[0]
+    for named in ("line 4", "no table nothing", "partitionNum", "undefined"):
+        assert named in ran.lines[0], ran.lines[0]
+    assert any("^^^" in line for line in ran.lines)
+    assert "t" not in shell.user_ns
+
+
+def test_a_statement_that_fails_is_named_and_those_before_it_have_taken_effect(run: Any, shell: Any) -> None:
+    ran = run("%%byzerllm\nselect 1 as a as t;\nload csv.`nowhere/*.csv` as u;\nselect 2 as a as v;")
+    assert isinstance(ran.error, ByzerError)
+    assert "statement 2 of 3, line 2: load csv.`nowhere/*.csv` as u" in ran.text
+    assert len(ran.lines) <= 5
+    assert "t" in shell.user_ns
+    assert "v" not in shell.user_ns
+
+
+def test_an_error_inside_a_query_is_shown_at_its_place(run: Any, shell: Any) -> None:
+    shell.user_ns["rows"] = pd.DataFrame({"amount": [1]})
+    ran = run("%%byzerllm\nselect 1 as a as t;\nselect amonut\n  from rows as u;")
+    assert "line 2, column 8" in ran.text
+    assert "amount" in ran.lines[-1]
+    assert any("^^^^^^" in line for line in ran.lines)
+
+
+def test_a_documents_slips_are_tolerated_with_a_note(run: Any) -> None:
+    ran = run('%%byzerllm\nselect concat("a"， "b",) as x as t;')
+    assert ran.value.df().x.tolist() == ["ab"]
+    assert "line 1" in ran.text
+    assert "，" in ran.text
+
+
+def test_models_are_called_from_sql(run: Any, shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def answer_all(model: Any, requests: Sequence[Mapping[str, Any]], progress: Any) -> list[dict[str, Any]]:
+        seen.extend(requests)
+        progress(len(requests))
+        return [
+            {"error": "too hard"}
+            if request["instruction"] == "b"
+            else {"text": request["instruction"] * 2, "extra": {}}
+            for request in requests
+        ]
+
+    monkeypatch.setattr(Session, "own_models", lambda _: ["chat"])
+    monkeypatch.setattr(Session, "model", lambda _self, name=None: name)
+    monkeypatch.setattr("byzerllm_magics.cluster.answers.answer_all", answer_all)
+    shell.user_ns["questions"] = pd.DataFrame({"q": ["a", "b", "c"]})
+    ran = run(
+        "%%byzerllm\n"
+        'select q, llm_result(chat(llm_param(map("instruction", q)))) as answer from questions as t;\n'
+        "select q, answer, llm_error(answer) as why from t as u;\n"
+    )
+    assert ran.error is None, ran.text
+    assert ran.value.arrow().column("answer").to_pylist() == ["aa", None, "cc"]
+    assert ran.value.arrow().column("why").to_pylist() == [None, "too hard", None]
+    assert "1 of 3 calls failed" in ran.text
+    assert list(shell.user_ns["t"].df().columns) == ["q", "answer"], "the errors are hidden"
+    assert len(seen) == 3
+
+
+def test_a_script_of_settings_shows_the_card(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.unit.magics.test_cells import INFO
+
+    monkeypatch.setattr(Session, "connect", lambda _self, **_: INFO)
+    ran = run('%%byzerllm\n!byzerllm setup sfft;\n!byzerllm setup "num_gpus=2";')
+    assert "num_gpus=2" in repr(ran.value)
