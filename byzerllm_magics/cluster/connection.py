@@ -43,7 +43,8 @@ def is_connected() -> bool:
     """Whether this process is connected to Ray; does not import it."""
     import sys
 
-    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+    is_initialized = getattr(sys.modules.get("ray"), "is_initialized", None)  # another thread may be importing it
+    return is_initialized is not None and bool(is_initialized())
 
 
 def connect(address: str | None = None, *, num_cpus: int | None = None, start: bool = True) -> ClusterInfo:
@@ -94,7 +95,10 @@ def _connect(address: str | None, num_cpus: int | None, start: bool) -> ClusterI
             starting = embedded.Starting(num_cpus)
             import ray  # noqa: F401 - takes seconds, as does the start
 
-            cluster = starting.finish()
+            try:
+                cluster = starting.finish()
+            except embedded.TooSlowError:  # Ray gives its node 30 s, which a busy machine may exceed
+                cluster = embedded.Starting(num_cpus).finish()
     return _init(cluster.address)
 
 
