@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from .cluster import connection
 from .cluster.connection import is_connected
 from .cluster.jobs import Job, JobWatch
 
@@ -27,7 +28,7 @@ class JobView:
         from byzerllm_trainers.follow import is_alive
 
         self._job = job
-        self._watch = JobWatch(job.folder, lambda name: not is_connected() or is_alive(name))
+        self._watch = JobWatch(job.folder, lambda name: is_alive(name) if is_connected() else connection.runs())
         self._lock = threading.Lock()
         self._parts: tuple[Any, Any, Any] | None = None
 

@@ -93,13 +93,20 @@ class Session:
             )
         return info
 
-    def connect(self) -> ClusterInfo:
-        """Connect if this kernel is not connected yet; Serve starts in the background."""
+    def connect(self, *, start: bool = True) -> ClusterInfo:
+        """Connect if this kernel is not connected yet; Serve starts in the background.
+
+        Args:
+            start: Whether to start the embedded cluster when it is not running.
+
+        Raises:
+            ByzerError: there is no cluster.
+        """
         from .cluster import connection
         from .cluster.deployments import ensure_serve
 
         first = not connection.is_connected()
-        info = connection.connect(self.settings.ray_address)
+        info = connection.connect(self.settings.ray_address, start=start)
         if first:
             threading.Thread(target=ensure_serve, name="serve", daemon=True).start()
         return info
@@ -172,6 +179,8 @@ class Session:
             deployment = deployments.get(parameters.udf_name, owner)
         else:
             keys["pretrainedModelType"] = parameters.pretrained_model_type
+            if any(each.name == parameters.udf_name for each in deployments.listed(owner)):
+                print(f"Model {parameters.udf_name} was deployed before: the new one replaces it.")
             deployment = deployments.deploy(parameters, keys, sys_conf=self.sys_conf(), owner=owner)
             self._conversations.pop(deployment.name, None)  # said to another model
         self._last_model = deployment.name
@@ -286,7 +295,7 @@ class Session:
         """Deployed models, all owners', the last deployed first."""
         from .cluster import deployments
 
-        self.connect()
+        self.connect(start=False)
         return deployments.listed()
 
     def own_models(self) -> list[str]:
@@ -299,23 +308,16 @@ class Session:
         return [model.name for model in deployments.listed(self.settings.owner)]
 
     def model(self, name: str | None = None) -> Deployment:
-        """Return one's own deployed model: by name, else the last one deployed.
+        """Return one's own deployed model: by name (or ``OWNER/NAME``), else the last one deployed.
 
         Raises:
             ByzerError: there is none.
         """
         from .cluster import deployments
 
-        self.connect()
+        self.connect(start=False)
         name = name or self._last_model
-        if name is not None:
-            return deployments.get(name, self.settings.owner)
-        mine = deployments.listed(self.settings.owner)
-        if not mine:
-            raise ByzerError(
-                "no model is deployed", do='%%byzerllm run with action="infer", localModelDir and udfName deploys one'
-            )
-        return mine[0]
+        return deployments.get(name, self.settings.owner) if name else deployments.last(self.settings.owner)
 
     def undeploy(self, name: str) -> None:
         """Delete a deployed model and free what it holds.
@@ -325,7 +327,7 @@ class Session:
         """
         from .cluster import deployments
 
-        self.connect()
+        self.connect(start=False)
         deployments.undeploy(name, self.settings.owner)
         self._conversations.pop(name, None)
         if self._last_model == name:

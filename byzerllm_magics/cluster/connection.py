@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import threading
 from dataclasses import dataclass
 
 from byzerllm_adapters.errors import ByzerError
@@ -11,6 +13,7 @@ from byzerllm_adapters.errors import ByzerError
 from . import embedded
 
 NAMESPACE = "byzerllm"
+_connecting = threading.RLock()
 _connected_to = ""
 """The address as it was given, e.g. with a host's name; Ray knows the resolved one only."""
 
@@ -40,18 +43,45 @@ def is_connected() -> bool:
     """Whether this process is connected to Ray; does not import it."""
     import sys
 
-    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+    is_initialized = getattr(sys.modules.get("ray"), "is_initialized", None)  # another thread may be importing it
+    return is_initialized is not None and bool(is_initialized())
 
 
-def connect(address: str | None = None, *, num_cpus: int | None = None) -> ClusterInfo:
+def connect(address: str | None = None, *, num_cpus: int | None = None, start: bool = True) -> ClusterInfo:
     """Connect to ``address`` (else ``RAY_ADDRESS``, else the embedded cluster, started when there is none).
 
     Call it on a thread that stays: when the thread that connected ends, Ray's next call hangs.
 
+    Args:
+        address: ``host:port``, or ``auto``.
+        num_cpus: CPUs of an embedded cluster that is started; all of the machine's by default.
+        start: Whether to start the embedded cluster when it is not running.
+
     Raises:
         ByzerError: no cluster there, another one is connected already, or the token is missing or wrong.
     """
-    address = address or os.environ.get("RAY_ADDRESS")
+    with _connecting:
+        return _connect(address or os.environ.get("RAY_ADDRESS"), num_cpus, start)
+
+
+def connect_behind(address: str | None = None) -> None:
+    """Connect to a cluster that runs without holding the caller; what goes wrong shows when the cluster is asked."""
+
+    def stay() -> None:
+        with contextlib.suppress(ByzerError):
+            connect(address, start=False)
+            threading.Event().wait()  # see `connect`: this thread has to stay
+
+    if not is_connected():
+        threading.Thread(target=stay, name="connection", daemon=True).start()
+
+
+def runs(address: str | None = None) -> bool:
+    """Whether there is a cluster to connect to without starting one; that of an address is taken to run."""
+    return is_connected() or bool(address or os.environ.get("RAY_ADDRESS")) or embedded.find() is not None
+
+
+def _connect(address: str | None, num_cpus: int | None, start: bool) -> ClusterInfo:
     if is_connected():
         return _refuse_another(address)
     embedded.adopt_environment()
@@ -59,11 +89,16 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Clust
         return _init(address)
     with embedded.only_one():
         cluster = embedded.find()
+        if cluster is None and not start:
+            raise ByzerError("no cluster is running", do="%%byzerllm setup starts one, or connects with rayAddress=…")
         if cluster is None:
             starting = embedded.Starting(num_cpus)
             import ray  # noqa: F401 - takes seconds, as does the start
 
-            cluster = starting.finish()
+            try:
+                cluster = starting.finish()
+            except embedded.TooSlowError:  # Ray gives its node 30 s, which a busy machine may exceed
+                cluster = embedded.Starting(num_cpus).finish()
     return _init(cluster.address)
 
 

@@ -230,20 +230,47 @@ def listed(owner: str | None = None) -> list[Deployment]:
 
 
 def get(name: str, owner: str) -> Deployment:
-    """Return one's own deployed model.
+    """Return one's own deployed model, by name or ``OWNER/NAME``.
 
     Raises:
-        ByzerError: there is none of that name; the nearest name and what runs instead.
+        ByzerError: there is none of that name, with the nearest name and what runs instead, or it is somebody else's.
     """
-    mine = {d.name: d for d in listed(owner)}
-    if name in mine:
-        return mine[name]
-    near = difflib.get_close_matches(name, mine, n=1)
-    running = f"deployed: {', '.join(mine)}" if mine else "nothing is deployed"
-    foreign = [d for d in listed() if d.name == name]
+    whose, _, bare = name.rpartition("/")
+    everybodys = listed()
+    mine = {d.name: d for d in everybodys if d.owner == owner}
+    if bare in mine and whose in ("", owner):
+        return mine[bare]
+    foreign = [d for d in everybodys if d.name == bare and whose in ("", d.owner)]
     if foreign:
-        running = f"a model of that name belongs to {foreign[0].owner}; {running}"
-    raise ByzerError(f"no model {name!r}", where=running, do=f'did you mean "{near[0]}"?' if near else _how_to_deploy())
+        raise ByzerError(
+            f"the model {bare!r} belongs to {foreign[0].owner}, and you are {owner}",
+            do=f'"owner={foreign[0].owner}" in %%byzerllm setup makes you its owner',
+        )
+    near = difflib.get_close_matches(bare, mine, n=1)
+    do = f'did you mean "{near[0]}"?' if near else _how_to_deploy()
+    raise ByzerError(f"no model {name!r}", where=_what_runs(everybodys, owner), do=do)
+
+
+def last(owner: str) -> Deployment:
+    """Return the model that an owner deployed last.
+
+    Raises:
+        ByzerError: the owner has none.
+    """
+    everybodys = listed()
+    mine = [d for d in everybodys if d.owner == owner]
+    if not mine:
+        raise ByzerError("no model is deployed", where=_what_runs(everybodys, owner), do=_how_to_deploy())
+    return mine[0]
+
+
+def _what_runs(everybodys: list[Deployment], owner: str) -> str:
+    """Say what an owner has deployed, and else what others have."""
+    mine = [d.name for d in everybodys if d.owner == owner]
+    if mine:
+        return f"deployed: {', '.join(mine)}"
+    others = [d.application for d in everybodys]
+    return f"you are {owner}, and all there is belongs to others: {', '.join(others)}" if others else ""
 
 
 def undeploy(name: str, owner: str, seconds: float = 30.0) -> None:
@@ -259,7 +286,7 @@ def undeploy(name: str, owner: str, seconds: float = 30.0) -> None:
 
 
 def _how_to_deploy() -> str:
-    return '%%byzerllm run with action="infer", pretrainedModelType, localModelDir and udfName deploys one'
+    return '%%byzerllm run with action="infer", localModelDir and udfName deploys one'
 
 
 def _threads() -> int:

@@ -42,6 +42,10 @@ START_SECONDS = 120
 VITAL = ("gcs_server", "raylet")
 
 
+class TooSlowError(ByzerError):
+    """Ray gave up waiting for its own processes."""
+
+
 @dataclass(frozen=True)
 class EmbeddedCluster:
     """A running embedded cluster.
@@ -153,7 +157,8 @@ class Starting:
         if code:
             stop(cluster, keep_folder=True)
             last = [line for line in self._log.read_text().splitlines() if line.strip()][-1:]
-            raise ByzerError("the embedded Ray cluster did not start", where=" ".join(last), do=f"see {self._log}")
+            kind = TooSlowError if "timed out" in " ".join(last) else ByzerError
+            raise kind("the embedded Ray cluster did not start", where=" ".join(last), do=f"see {self._log}")
         write_json(_record(), asdict(cluster))
         return cluster
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from byzerllm_trainers.job_folder import FINAL_STATES, JobFolder, Record, extend
 from ..paths import shown
 from ..state_folder import state_folder
 from ..widgets.job_state import SERIES, JobState
-from .connection import is_connected
+from .connection import connect, is_connected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,14 +64,14 @@ class Job:
         """Ask the job to save a checkpoint and end after the current step.
 
         Raises:
-            ByzerError: it is not running, or this kernel is not connected to its cluster.
+            ByzerError: it is not running, or there is no cluster.
         """
         import ray
 
         from byzerllm_trainers.gang import NAMESPACE
 
         if not is_connected():  # asking Ray would start another cluster
-            raise ByzerError(f"job {self.name!r}: this kernel is not connected", do="Session().connect() connects it")
+            connect(start=False)
         try:
             coordinator = ray.get_actor(self.name, NAMESPACE)
         except ValueError:
@@ -110,24 +111,23 @@ def remember(folder: JobFolder) -> None:
     """Keep a job's place, so that any later kernel finds it by name."""
     known = state_folder() / "jobs"
     known.mkdir(exist_ok=True)
-    write_json(known / f"{folder.name}.json", {"folder": str(folder.root)})
+    place = hashlib.sha256(str(folder.root).encode()).hexdigest()[:12]  # jobs in two folders may have one name
+    write_json(known / f"{folder.name}-{place}.json", {"folder": str(folder.root)})
 
 
 def find(name: str) -> Job:
-    """Return a job by name (or by its folder's path).
+    """Return a job by name, the newest of that name, or by its folder's path.
 
     Raises:
         ByzerError: none is known; the nearest name.
     """
-    record = state_folder() / "jobs" / f"{Path(name).name}.json"
-    places = [Path(name), Path("jobs") / name]
-    if record.exists() and Path(name).name == name:
-        places.insert(0, Path(read_json(record)["folder"]))
-    for place in places:
-        folder = JobFolder(place)
+    jobs = listed()
+    if named := [job for job in jobs if job.name == name]:
+        return named[0]
+    for folder in (JobFolder(Path(name)), JobFolder(Path("jobs") / name)):
         if folder.exists():
             return Job(folder)
-    known = [job.name for job in listed()]
+    known = list(dict.fromkeys(job.name for job in jobs))
     near = difflib.get_close_matches(name, known, n=1)
     do = f'did you mean "{near[0]}"?' if near else '"%byzerllm jobs" lists them; a folder\'s path works too'
     raise ByzerError(f"no job {name!r}", where=f"known: {', '.join(known[:8]) or 'none'}", do=do)

@@ -14,11 +14,12 @@ def parser() -> Parser:
 
 
 def call(context: Context) -> None:
-    """Show the whole curve, which goes on while the job runs; connect first, so that its end is noticed."""
+    """Show the whole curve, which goes on while the job runs; connect behind it, so that its end is noticed."""
+    from ..cluster import connection
     from ..live import JobView
 
     job = context.session.job(context.options.job)
-    if job.state in ("preparing", "starting", "running", "restarting"):
-        context.session.connect()
     context.bind(context.options.output, job)
     JobView(job).show()
+    if job.state in ("preparing", "starting", "running", "restarting"):
+        connection.connect_behind(context.session.settings.ray_address)

@@ -72,7 +72,7 @@ def byzerllm(session: Session, shell: InteractiveShell, line: str, cell: str | N
         words = shlex.split(line)
     except ValueError as error:
         raise ByzerError(f"%byzerllm {line}: {str(error).lower()}", do="close the quote") from None
-    if not words:
+    if not words or (cell is None and words[0] in ("-h", "--help")):
         from . import overview, script
 
         if cell is None:

@@ -32,9 +32,9 @@ VALUES = {
 HELP = """%llm_chat [-m MODEL] [--new] [--system TEXT] [--temperature T] [--max-tokens N] [-o NAME] text
 %%llm_chat does the same with the cell's body as the text.
 
-  -m, --model MODEL   a deployed model; by default the last one deployed
+  -m, --model MODEL   a deployed model; by default the last one that you deployed
   --new               forget the conversation so far
-  --system TEXT       a system message; begins a new conversation
+  --system TEXT       a system message (in quotes when it has spaces); begins a new conversation
   --temperature T     0 takes the likeliest token always
   --max-tokens N      the most tokens of the answer
   -o, --output NAME   bind the answer (text, with .metadata) to this variable
@@ -95,9 +95,12 @@ def split_options(line: str) -> tuple[argparse.Namespace, str]:
 def _typed(name: str, value: str) -> str | float | int:
     convert: Callable[[str], str | float | int] = {"--temperature": float, "--max-tokens": int}.get(name, str)
     try:
-        return convert(value)
+        converted = convert(value)
     except ValueError:
         raise ByzerError(f"%llm_chat: {name} takes a number, not {value!r}") from None
+    if name == "--max-tokens" and converted < 1:  # type: ignore[operator]  # an int, as converted above
+        raise ByzerError(f"%llm_chat: --max-tokens is {value}", do="it has to be at least 1")
+    return converted
 
 
 def _stream_view(exchange: Exchange, text: str) -> None:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 def call(session: Session) -> None:
     """Print the subcommands and what this user has."""
-    width = max(map(len, SUBCOMMANDS))
+    width = max(map(len, SUBCOMMANDS)) + 1
     lines = ["byzerllm-magics: deploy, fine-tune and pretrain language models from a cell", ""]
     for name, purpose in SUBCOMMANDS.items():
         marks = "%%" if name in ("setup", "run") else " %"
-        lines.append(f"  {marks}byzerllm {name.ljust(width)}  {purpose}")
+        lines.append(f"  {marks}byzerllm {name.ljust(width)} {purpose}")
     lines += [
-        f"   {'%llm_chat'.ljust(width + 9)}  talk to a deployed model",
+        f"   {'%llm_chat'.ljust(width + 10)} talk to a deployed model",
         "",
         '"%byzerllm NAME --help" explains each; "%byzerllm params sft" lists the keys of a fine-tuning cell.',
     ]

@@ -37,7 +37,10 @@ class SetupCard:
             self.rows.append(("dashboard", _dashboard(info)))
         self.rows.append(("settings", _differences(settings)))
         if models is not None:
-            named = ", ".join(f"{m.owner}/{m.name} ({m.status.lower()}, {m.replicas} replicas)" for m in models)
+            named = ", ".join(
+                f"{m.owner}/{m.name} ({m.status.lower()}, {m.replicas} replica{'s' * (m.replicas != 1)})"
+                for m in models
+            )
             self.rows.append(("models", named or "none deployed"))
         if jobs is not None:
             self.rows.append(("jobs", ", ".join(f"{j.name} ({j.state})" for j in jobs) or "none running"))

@@ -18,4 +18,4 @@ def call(context: Context) -> Any:
 
     session = context.session
     running = [job for job in session.jobs() if job.state in ("preparing", "starting", "running", "restarting")]
-    return SetupCard(session.connect(), session.settings, session.models(), running)
+    return SetupCard(session.connect(start=False), session.settings, session.models(), running)

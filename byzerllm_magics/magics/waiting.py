@@ -33,5 +33,6 @@ def wait_for(job: Job) -> Record | None:
     losses = f", loss {row['first_loss']:.4g} → {row['last_loss']:.4g}" if row["last_loss"] is not None else ""
     took = f" in {row['seconds']:.1f} s" if row["seconds"] else ""
     model = f" Model: {shown(row['model'])}" if row["model"] else ""
-    print(f"Job {job.name} {row['status']}: {row['steps']} steps{took}{losses}.{model}")
+    kept = f" Its checkpoints: {shown(job.folder.checkpoints)}" if row["status"] == "stopped" else ""
+    print(f"Job {job.name} {row['status']}: {row['steps']} steps{took}{losses}.{model}{kept}")
     return row

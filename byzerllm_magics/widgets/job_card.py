@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 RESEND_SECONDS: Final = 10.0
 """The page's own clock ticks between updates; a reloaded page is at most this far behind."""
 
+STEADY_SECONDS: Final = 3.0
+"""The first steps after the start are slow, and a figure that halves every second tells nothing."""
+
 
 class JobCard(LiveView):
     """A card that follows its job.
@@ -91,15 +94,17 @@ class Pace:
         self._seen: deque[tuple[float, int]] = deque(maxlen=100)
 
     def add(self, now: float, step: int) -> None:
-        """Note that `step` was the newest at `now` (seconds)."""
+        """Note that `step` was the newest at `now` (seconds). Before the first step there is no pace."""
+        if step < 1:
+            return
         if self._seen and step < self._seen[-1][1]:  # a restart went back to a checkpoint
             self._seen.clear()
         if not self._seen or step > self._seen[-1][1]:
             self._seen.append((now, step))
 
     def seconds_a_step(self) -> float | None:
-        """Return the mean time of a step in seconds; None before two sightings."""
-        if len(self._seen) < 2:
+        """Return the mean time of a step in seconds; None before it was watched for `STEADY_SECONDS`."""
+        if not self._seen or self._seen[-1][0] - self._seen[0][0] < STEADY_SECONDS:
             return None
         (first_time, first_step), (last_time, last_step) = self._seen[0], self._seen[-1]
         return (last_time - first_time) / (last_step - first_step)

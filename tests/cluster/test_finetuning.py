@@ -141,9 +141,9 @@ def test_a_foreign_owners_model_is_refused(cluster: object, reciter: str) -> Non
         lambda: stranger.undeploy(reciter),
         lambda: stranger.run(action="infer", udfName=reciter, reconnect="true"),
     ):
-        with pytest.raises(ByzerError, match="no model") as caught:
+        with pytest.raises(ByzerError, match="belongs to tester") as caught:
             refused()
-        assert "belongs to tester" in caught.value.where
+        assert "owner=tester" in caught.value.do
     assert [model.name for model in stranger.models() if model.name == reciter] == [reciter]
 
 

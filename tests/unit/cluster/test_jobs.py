@@ -178,7 +178,7 @@ def test_waiting_returns_the_result_row(make_folder: Any) -> None:
 def test_stopping_without_a_connection_says_so_and_starts_no_cluster(make_folder: Any) -> None:
     import ray
 
-    with pytest.raises(ByzerError, match="not connected"):
+    with pytest.raises(ByzerError, match="no cluster is running"):
         Job(make_folder()).stop()
     assert not ray.is_initialized()
 
@@ -222,3 +222,13 @@ def test_metrics_and_the_table_are_frames(make_folder: Any) -> None:
     )  # fmt: skip
     assert list(jobs.table([]).columns) == ["name", "method", "state", "step", "of", "loss", "seconds", "folder"]
     assert repr(job) == f"Job('job', running, {shown(folder.root)})"
+
+
+def test_jobs_of_one_name_in_two_folders_are_both_known_and_the_newest_is_meant(make_folder: Any) -> None:
+    older, newer = make_folder(where="first"), make_folder(where="second")
+    os.utime(older.root / "job.json", (1, 1))
+    jobs.remember(newer)
+    jobs.remember(older)
+    assert [job.folder.root for job in jobs.listed()] == [newer.root, older.root]
+    assert jobs.find("job").folder.root == newer.root
+    assert jobs.find(str(older.root)).folder.root == older.root

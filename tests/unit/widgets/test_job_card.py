@@ -90,6 +90,15 @@ def test_a_stop_that_fails_says_so_on_the_card(card):
 
 def test_a_restart_does_not_make_the_pace_negative():
     pace = Pace()
-    for now, step in [(0.0, 1), (2.0, 2), (4.0, 3), (60.0, 1), (61.0, 2)]:
+    for now, step in [(0.0, 1), (2.0, 2), (4.0, 3), (60.0, 1), (61.0, 2), (64.0, 5)]:
         pace.add(now, step)
+    assert pace.seconds_a_step() == 1.0
+
+
+def test_the_start_up_does_not_count_as_a_slow_step():
+    pace = Pace()
+    for now, step in [(0.0, 0), (60.0, 1), (61.0, 2)]:
+        pace.add(now, step)
+    assert pace.seconds_a_step() is None, "it was watched for a second"
+    pace.add(65.0, 6)
     assert pace.seconds_a_step() == 1.0
