@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,7 +59,7 @@ class Silent:
 
 
 def run_script(session: Session, text: str, observer: Observer = Silent()) -> Any:
-    """Run the statements of a text one after another; return the last table, or else the last result.
+    """Run the statements of a text one after another; return the last result: a table, a job, a model, a yes or no.
 
     Raises:
         LanguageError: the text cannot be read, or a statement cannot be used: all problems, and nothing was run.
@@ -67,7 +67,7 @@ def run_script(session: Session, text: str, observer: Observer = Silent()) -> An
     """
     statements = parse_script(text)
     check(session, statements, text)
-    results: list[Any] = []
+    last: Any = None
     for number, statement in enumerate(statements, 1):
         observer.begins(number, len(statements), statement)
         try:
@@ -75,8 +75,8 @@ def run_script(session: Session, text: str, observer: Observer = Silent()) -> An
         except ByzerError as error:
             raise error if len(statements) == 1 else _named(error, statement, number, len(statements), text) from None
         observer.ended(statement, result)
-        results.append(result)
-    return _shown(results)
+        last = last if result is None else result
+    return last
 
 
 def execute(session: Session, statement: Statement, text: str, progress: Callable[[str], None]) -> Any:
@@ -138,11 +138,3 @@ def _named(error: ByzerError, statement: Statement, number: int, of: int, text: 
         return error
     place = f"statement {number} of {of}, line {statement.span.line}: {title(statement, text)}"
     return type(error)(error.what, where="\n".join(part for part in (place, error.where) if part), do=error.do)
-
-
-def _shown(results: Sequence[Any]) -> Any:
-    from .tables import Table
-
-    tables = [result for result in results if isinstance(result, Table)]
-    others = [result for result in results if result is not None]
-    return (tables or others or [None])[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
@@ -162,7 +163,6 @@ class Session:
 
     def _deploy(self, raw: Mapping[str, object]) -> Deployment:
         from byzerllm_adapters.infer_parameters import InferParameters
-        from byzerllm_adapters.model_folder import check_model_folder
         from byzerllm_adapters.parameters import read
         from byzerllm_adapters.registry import check_name
 
@@ -170,21 +170,44 @@ class Session:
 
         parameters = read(InferParameters, raw)
         check_name(parameters.pretrained_model_type)
-        keys = {key: str(value) for key, value in raw.items()}
-        if parameters.local_model_dir is not None and not parameters.reconnect:
-            keys["localModelDir"] = str(check_model_folder(parameters.local_model_dir))
+        folder = parameters.local_model_dir
+        if folder is not None and not parameters.reconnect:
+            folder = self._model_folder(folder)
         self.connect()
-        owner = self.settings.owner
+        owner, name = self.settings.owner, parameters.udf_name
+        running = any(each.name == name for each in deployments.listed(owner))
+        if parameters.reconnect and (running or folder is None):
+            self._last_model = name
+            return deployments.get(name, owner)
         if parameters.reconnect:
-            deployment = deployments.get(parameters.udf_name, owner)
-        else:
-            keys["pretrainedModelType"] = parameters.pretrained_model_type
-            if any(each.name == parameters.udf_name for each in deployments.listed(owner)):
-                print(f"Model {parameters.udf_name} was deployed before: the new one replaces it.")
-            deployment = deployments.deploy(parameters, keys, sys_conf=self.sys_conf(), owner=owner)
-            self._conversations.pop(deployment.name, None)  # said to another model
-        self._last_model = deployment.name
+            print(f"No model {name} runs to reconnect to: it is deployed now.")
+            folder = self._model_folder(str(folder))
+        elif running:
+            print(f"Model {name} was deployed before: the new one replaces it.")
+        keys = {key: str(value) for key, value in raw.items()}
+        keys |= {"localModelDir": str(folder), "pretrainedModelType": parameters.pretrained_model_type}
+        deployment = deployments.deploy(parameters, keys, sys_conf=self.sys_conf(), owner=owner)
+        self._conversations.pop(name, None)  # said to another model
+        self._last_model = name
         return deployment
+
+    @staticmethod
+    def _model_folder(path: str) -> str:
+        """Return a model folder's path; wait for the job that makes it, if one is at it.
+
+        Raises:
+            ByzerError: there is no model.
+        """
+        from byzerllm_adapters.model_folder import check_model_folder
+
+        from .cluster import jobs
+        from .widgets.job_state import ENDED
+
+        for job in jobs.listed():
+            if job.folder.model.resolve() == Path(path).resolve() and job.state not in ENDED:
+                print(f"Waiting for job {job.name}, which makes this model.")
+                job.wait()
+        return str(check_model_folder(path))
 
     def _train(self, raw: Mapping[str, object]) -> Job:
         from byzerllm_adapters.parameters import read
@@ -198,6 +221,7 @@ class Session:
             raw = {**raw, "inputTable": f"a {type(given).__name__}"}
         parameters = read(TrainParameters, raw)
         parameters.require_data()
+        self._model_folder(parameters.local_model_dir)
         table = self.table(given) if parameters.input_table else None
         self.connect()
         settings = self.settings
@@ -266,7 +290,7 @@ class Session:
         return found
 
     def script(self, text: str, observer: Observer | None = None) -> Any:
-        """Run the statements of a script one after another; return the last table, or else the last result.
+        """Run the statements of a script one after another; return the last result: a table, a job, a model, …
 
         Raises:
             ByzerError: the script cannot be read (nothing was run then), or a statement failed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from .dispatch import Context
@@ -21,6 +20,7 @@ def call(context: Context) -> Any:
     Raises:
         ByzerError: the cell cannot be read, or the statement that failed; those before it have taken effect.
     """
+    from ..cluster.jobs import Job
     from ..language import Setup, parse_script
     from . import setup
 
@@ -31,9 +31,12 @@ def call(context: Context) -> Any:
     take_over(context)
     shown = _Shown(context, text)
     try:
-        return context.session.script(text, shown)
+        last = context.session.script(text, shown)
     finally:
         shown.close()
+    if shown.table is not None:
+        return shown.table
+    return None if isinstance(last, Job) else last  # its view is there already
 
 
 class _Shown:
@@ -43,7 +46,7 @@ class _Shown:
         self._context, self._text = context, text
         self._line = Progress()
         self._title = ""
-        self._begun = time.monotonic()
+        self.table: Any = None
 
     def begins(self, number: int, of: int, statement: Statement) -> None:
         """Show which statement runs."""
@@ -63,8 +66,11 @@ class _Shown:
         """Show a job, and wait for it when its statement says so; bind a table to its name."""
         from ..cluster.jobs import Job
         from ..live import JobView
+        from ..tables import Table
         from .waiting import wait_for
 
+        if isinstance(result, Table):
+            self.table = result
         name = getattr(statement, "table", None)
         if name is not None:
             bind_table(self._context, name, result)

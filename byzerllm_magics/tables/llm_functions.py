@@ -18,7 +18,7 @@ HIDDEN_ERROR = "__error_of_"
 """What the name of the hidden column begins with that holds the errors of a column of answers."""
 
 
-def rewrite(query: exp.Expression) -> exp.Expression:
+def rewrite(query: exp.Expr) -> exp.Expr:
     """Return the query with its `llm_…` functions as expressions of DuckDB.
 
     Raises:
@@ -39,7 +39,7 @@ def is_llm_function(name: str) -> bool:
     return name.lower() in FUNCTIONS
 
 
-def _param(arguments: list[exp.Expression]) -> exp.Expression:
+def _param(arguments: list[exp.Expr]) -> exp.Expr:
     """`llm_param(map("instruction", …, "temperature", 0.3))`: a request; values may mix types."""
     from sqlglot import exp
 
@@ -53,7 +53,7 @@ def _param(arguments: list[exp.Expression]) -> exp.Expression:
     return exp.cast(exp.Anonymous(this="json_object", expressions=pairs), "VARCHAR", dialect="duckdb")
 
 
-def _prompt(arguments: list[exp.Expression]) -> exp.Expression:
+def _prompt(arguments: list[exp.Expr]) -> exp.Expr:
     """`llm_prompt("Hello {0}", array(name))`: each `{i}` replaced once; what comes in is not read again."""
     from sqlglot import exp
 
@@ -72,7 +72,7 @@ def _prompt(arguments: list[exp.Expression]) -> exp.Expression:
     )
 
 
-def _stack(arguments: list[exp.Expression]) -> exp.Expression:
+def _stack(arguments: list[exp.Expr]) -> exp.Expr:
     """`llm_stack(answer, llm_param(…))`: the request as the next question of the answer's conversation."""
     form = 'llm_stack(answer, llm_param(map("instruction", "And then?")))'
     previous, request = _exactly(2, "llm_stack", arguments, form)
@@ -90,19 +90,19 @@ def _stack(arguments: list[exp.Expression]) -> exp.Expression:
     )
 
 
-def _result(arguments: list[exp.Expression]) -> exp.Expression:
+def _result(arguments: list[exp.Expr]) -> exp.Expr:
     """`llm_result(answer)`: the answer's text."""
     [answer] = _exactly(1, "llm_result", arguments, "llm_result(answer)")
     return _duckdb("json_extract_string(:answer, '$.output')", answer=answer)
 
 
-def _embedding(arguments: list[exp.Expression]) -> exp.Expression:
+def _embedding(arguments: list[exp.Expr]) -> exp.Expr:
     """`llm_embedding(answer)`: the vector that an embedding model answered with."""
     [answer] = _exactly(1, "llm_embedding", arguments, "llm_embedding(answer)")
     return _duckdb("CAST(json_extract(:answer, '$.output') AS DOUBLE[])", answer=answer)
 
 
-def _error(arguments: list[exp.Expression]) -> exp.Expression:
+def _error(arguments: list[exp.Expr]) -> exp.Expr:
     """`llm_error(answer)`: why a column of answers is NULL; it is kept in a hidden column beside it."""
     from sqlglot import exp
 
@@ -112,7 +112,7 @@ def _error(arguments: list[exp.Expression]) -> exp.Expression:
     return exp.column(HIDDEN_ERROR + answer.name, table=answer.args.get("table"), quoted=True)
 
 
-FUNCTIONS: dict[str, Callable[[list[exp.Expression]], exp.Expression]] = {
+FUNCTIONS: dict[str, Callable[[list[exp.Expr]], exp.Expr]] = {
     "llm_param": _param,
     "llm_prompt": _prompt,
     "llm_stack": _stack,
@@ -123,13 +123,13 @@ FUNCTIONS: dict[str, Callable[[list[exp.Expression]], exp.Expression]] = {
 }
 
 
-def _exactly(count: int, name: str, arguments: list[exp.Expression], form: str) -> list[exp.Expression]:
+def _exactly(count: int, name: str, arguments: list[exp.Expr], form: str) -> list[exp.Expr]:
     if len(arguments) != count:
         raise ByzerError(f"{name} takes {count} argument{'s' * (count > 1)}, not {len(arguments)}", do=f"write {form}")
     return arguments
 
 
-def _duckdb(snippet: str, **arguments: exp.Expression) -> exp.Expression:
+def _duckdb(snippet: str, **arguments: exp.Expr) -> exp.Expr:
     """Return an expression written in DuckDB's dialect, with expressions in place of `:name`."""
     import sqlglot
     from sqlglot import exp

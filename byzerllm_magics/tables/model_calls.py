@@ -30,7 +30,7 @@ Ask = Callable[[str, Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
 """Asks a model many requests; returns for each ``{"text", "extra"}`` or ``{"error": why}``, in their order."""
 
 Lookup = Callable[[str], Table]
-Run = Callable[["exp.Expression", Lookup], Table]
+Run = Callable[[Any, Lookup], Table]
 """Runs a query without model calls over the tables that a function returns by name."""
 
 STAGE = "__stage"
@@ -54,7 +54,7 @@ class Models:
     failures: Counter[str] = field(default_factory=Counter)
     ignored: set[str] = field(default_factory=set)
 
-    def called_by(self, node: exp.Expression) -> str | None:
+    def called_by(self, node: exp.Expr) -> str | None:
         """Return the model that this very node calls, or None.
 
         Raises:
@@ -75,14 +75,14 @@ class Models:
             )
         return name
 
-    def calls_in(self, node: exp.Expression) -> list[exp.Expression]:
+    def calls_in(self, node: exp.Expr) -> list[exp.Expr]:
         """Return the calls inside a node, itself included, the outermost first."""
         from sqlglot import exp
 
         return [found for found in node.find_all(exp.Anonymous) if self.called_by(found)]
 
 
-def run_with_models(query: exp.Expression, tables: Lookup, models: Models, run: Run) -> Table:
+def run_with_models(query: exp.Expr, tables: Lookup, models: Models, run: Run) -> Table:
     """Run a query whose `select` lists may call models.
 
     Args:
@@ -112,7 +112,7 @@ def run_with_models(query: exp.Expression, tables: Lookup, models: Models, run: 
     return run(rewrite(query), lookup)
 
 
-def _selects(node: exp.Expression) -> Iterator[exp.Expression]:
+def _selects(node: exp.Expr) -> Iterator[exp.Expr]:
     """Yield the `select`s of a query, each behind those that it may read from."""
     from sqlglot import exp
 
@@ -123,7 +123,7 @@ def _selects(node: exp.Expression) -> Iterator[exp.Expression]:
         yield node
 
 
-def _belongs_to(call: exp.Expression, select: exp.Expression) -> bool:
+def _belongs_to(call: exp.Expr, select: exp.Expr) -> bool:
     """Whether a call stands in a `select` itself, in the list of what is selected.
 
     Raises:
@@ -145,14 +145,14 @@ def _belongs_to(call: exp.Expression, select: exp.Expression) -> bool:
     return True
 
 
-def _misplaced(call: exp.Expression, place: str) -> ByzerError:
+def _misplaced(call: exp.Expr, place: str) -> ByzerError:
     return ByzerError(
         f"the model {call.name!r} is called {place}",
         do=f"call it in a select of its own: select …, {call.name}(…) as answer from … as answers;",
     )
 
 
-def _replace_by_all_of(select: exp.Expression, name: str) -> None:
+def _replace_by_all_of(select: exp.Expr, name: str) -> None:
     from sqlglot import exp
 
     select.replace(exp.select("*").from_(exp.to_table(name)))
@@ -161,9 +161,9 @@ def _replace_by_all_of(select: exp.Expression, name: str) -> None:
 class _Staging:
     """One `select` that calls models, run in stages; see this module."""
 
-    def __init__(self, select: exp.Expression, tables: Lookup, models: Models, run: Run) -> None:
+    def __init__(self, select: exp.Expr, tables: Lookup, models: Models, run: Run) -> None:
         self._select, self._tables, self._models, self._run = select, tables, models, run
-        self._pieces: list[exp.Expression] = []
+        self._pieces: list[exp.Expr] = []
         self._responses = 0
 
     def table(self) -> Table:
@@ -182,11 +182,11 @@ class _Staging:
         columns_ += [(HIDDEN_ERROR + last[i][0], errors) for i, errors in self._errors(stage, calling).items()]
         return Table(pa.table([column for _, column in columns_], names=[name for name, _ in columns_]))
 
-    def _without_pieces(self, projection: exp.Expression) -> exp.Expression:
+    def _without_pieces(self, projection: exp.Expr) -> exp.Expr:
         """Return what is selected with its largest parts that hold no call as columns of the first stage."""
         from sqlglot import exp
 
-        def without(node: exp.Expression) -> exp.Expression:
+        def without(node: exp.Expr) -> exp.Expr:
             if isinstance(node, exp.Literal | exp.Null | exp.Boolean | exp.DataType | exp.Identifier):
                 return node
             if not self._models.calls_in(node):
@@ -200,7 +200,7 @@ class _Staging:
         return without(projection.unalias().copy())
 
     def _first(
-        self, selected: list[exp.Expression], calling: Mapping[int, exp.Expression]
+        self, selected: list[exp.Expr], calling: Mapping[int, exp.Expr]
     ) -> tuple[dict[int, list[tuple[str, pa.ChunkedArray]]], pa.Table]:
         """Run what holds no call; return the columns that are selected as they are, and those of the first stage.
 
@@ -232,12 +232,12 @@ class _Staging:
                 plain[index].append((name, column))
         return plain, found.select(range(found.column_names.index("__end"), found.num_columns))
 
-    def _innermost(self, expressions: Collection[exp.Expression]) -> list[exp.Expression]:
+    def _innermost(self, expressions: Collection[exp.Expr]) -> list[exp.Expr]:
         """Return the distinct calls that hold no other."""
         calls = [call for expression in expressions for call in self._models.calls_in(expression)]
         return list({call.sql(): call for call in calls if len(self._models.calls_in(call)) == 1}.values())
 
-    def _answered(self, stage: pa.Table, calls: list[exp.Expression]) -> tuple[pa.Table, dict[str, str]]:
+    def _answered(self, stage: pa.Table, calls: list[exp.Expr]) -> tuple[pa.Table, dict[str, str]]:
         """Make calls for all rows; return the stage with their responses and errors, and each call's new column."""
         from sqlglot import exp
 
@@ -261,7 +261,7 @@ class _Staging:
         return stage, columns
 
     def _last(
-        self, stage: pa.Table, selected: list[exp.Expression], calling: Mapping[int, exp.Expression]
+        self, stage: pa.Table, selected: list[exp.Expr], calling: Mapping[int, exp.Expr]
     ) -> dict[int, tuple[str, pa.ChunkedArray]]:
         """Return name and values of each column that calls models."""
         from sqlglot import exp
@@ -270,11 +270,11 @@ class _Staging:
         names = [selected[i].alias or self._models.calls_in(selected[i])[-1].name for i in calling]
         return dict(zip(calling, zip(names, found.columns, strict=True), strict=True))
 
-    def _errors(self, stage: pa.Table, calling: Mapping[int, exp.Expression]) -> dict[int, pa.ChunkedArray]:
+    def _errors(self, stage: pa.Table, calling: Mapping[int, exp.Expr]) -> dict[int, pa.ChunkedArray]:
         """Return for each column that calls models why its rows have no answer."""
         return {i: _errors_of(stage, expression) for i, expression in calling.items()}
 
-    def _over(self, stage: pa.Table, expressions: Sequence[exp.Expression]) -> pa.Table:
+    def _over(self, stage: pa.Table, expressions: Sequence[exp.Expr]) -> pa.Table:
         """Evaluate expressions over a stage, row by row."""
         from sqlglot import exp
 
@@ -282,18 +282,18 @@ class _Staging:
         return self._run(rewrite(query), lambda _: Table(stage)).arrow()
 
 
-def _with_columns(expression: exp.Expression, columns: Mapping[str, str]) -> exp.Expression:
+def _with_columns(expression: exp.Expr, columns: Mapping[str, str]) -> exp.Expr:
     """Return an expression with columns in place of calls."""
     from sqlglot import exp
 
-    def one(node: exp.Expression) -> exp.Expression:
+    def one(node: exp.Expr) -> exp.Expr:
         name = columns.get(node.sql()) if isinstance(node, exp.Anonymous) else None
         return exp.column(name) if name else node
 
     return expression.transform(one)
 
 
-def _see_outer_names(first: exp.Expression, select: exp.Expression) -> None:
+def _see_outer_names(first: exp.Expr, select: exp.Expr) -> None:
     """Let a `select` that is run by itself see what the `with`s around it have named before it."""
     ancestor, below = select.parent, select
     while ancestor is not None:
@@ -306,7 +306,7 @@ def _see_outer_names(first: exp.Expression, select: exp.Expression) -> None:
         ancestor, below = ancestor.parent, ancestor
 
 
-def _errors_of(stage: pa.Table, expression: exp.Expression) -> pa.ChunkedArray:
+def _errors_of(stage: pa.Table, expression: exp.Expr) -> pa.ChunkedArray:
     """Return why the responses that an expression uses are missing, row by row."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -61,11 +61,10 @@ class Block:
     text: str
 
     def here(self, paths: Mapping[str, str]) -> str:
-        """Return the text with the declared substitutions: modules, sizes and, longest first, paths."""
-        text = self.text
-        for there, here in sorted({**MODULES, **SIZES, **paths}.items(), key=lambda pair: -len(pair[0])):
-            text = text.replace(there, here)
-        return text
+        """Return the text with the declared substitutions, each place replaced once, by the longest that fits."""
+        here = {**MODULES, **SIZES, **paths}
+        longest_first = sorted(here, key=lambda there: -len(there))
+        return re.sub("|".join(map(re.escape, longest_first)), lambda match: here[match[0]], self.text)
 
 
 def documents() -> list[str]:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.cluster.documents import FOLDER, PRELUDE, Block, blocks, documents
-from tests.tiny import instructions
+from tests.tiny import instructions, make_model
 
 pytestmark = [
     pytest.mark.cluster,
@@ -36,7 +36,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, corpus: Pa
     return {
         "/home/byzerllm/models/openbuddy-llama-13b-v5-fp16": str(tiny_model),
         "/home/byzerllm/models/Llama-2-7b-chat-hf": str(tiny_model),
-        "/home/byzerllm/models/moss-moon-003-sft-plugin-int8": str(tiny_model),
+        "/home/byzerllm/models/moss-moon-003-sft-plugin-int8": str(make_model(jobs / "moss", positions=2048)),
         "/home/byzerllm/models/sft/jobs": str(jobs / "sft"),
         "/home/byzerllm/models/sfft/jobs": str(jobs / "sfft"),
         "/home/byzerllm/data/raw_data": str(corpus),
@@ -51,7 +51,7 @@ def user(session: Any) -> Iterator[Any]:
     from byzerllm_magics.session import Session
 
     user = Session()
-    user.setup("sfft", num_gpus=2, owner="reader")
+    user.setup("sfft", num_gpus=2)  # the modes of the blocks would reset another owner
     user.tables["sft_data"] = instructions(33)
     yield user
     for model in user.own_models():
@@ -65,10 +65,8 @@ def show(found: list[Block], index: int, language: str, how: str) -> Block:
 
 
 def script(user: Any, block: Block, paths: dict[str, str]) -> Any:
-    """Run a block of SQL as a script; settings of the document's mode keep the reader's name."""
-    result = user.script(block.here(paths))
-    user.configure(settings={"owner": "reader"})
-    return result
+    """Run a block of SQL as a script."""
+    return user.script(block.here(paths))
 
 
 def ended(job: Any) -> Any:

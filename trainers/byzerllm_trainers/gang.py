@@ -7,6 +7,7 @@ workers are not detached: they end with it. What it knows, it writes into the jo
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
@@ -151,11 +152,21 @@ class Coordinator:
                 self.stop()
             running = [w.outcome.remote() if request.driven else w.train.remote() for w in self._workers]
             outcome = self._watch(running)
+            if request.driven:
+                self._let_go()
             return {"name": outcome.pop("state"), **outcome}
         finally:
             for worker in self._workers:
                 ray.kill(worker)
             ray.util.remove_placement_group(group)
+
+    def _let_go(self) -> None:
+        """Let workers end by themselves: who called their `train` is still to get what it returned."""
+        for worker in self._workers:
+            worker.__ray_terminate__.remote()
+        with contextlib.suppress(ByzerError):  # then they are killed
+            for rank in range(len(self._workers)):
+                _wait_until_free(f"W-{rank}-{self._folder.name}")
 
     def _place(self, request: JobRequest) -> Any | None:
         """Reserve a bundle a worker; say what is missing when that takes long. None: stopped meanwhile."""
