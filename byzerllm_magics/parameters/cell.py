@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from byzerllm_adapters.parameters import ParameterError, Problem
+from byzerllm_adapters.secret_values import is_secret
 
-from ..language import LanguageError, RunLLM, Setup, Span, problem_error
+from ..language import Assignment, LanguageError, RunLLM, Setup, Span, problem_error
 
 ACTIONS: Mapping[str, Literal["infer", "train"]] = {"infer": "infer", "finetune": "train"}
 _LATER = ("merge", "convert", "evaluate")
@@ -40,4 +42,15 @@ def at_the_caret(error: ParameterError, text: str, statement: RunLLM | Setup) ->
     spans = {a.key: Span.of(text, a.key_span.start, a.value_span.end) for a in assignments}
     if isinstance(statement, Setup) and statement.mode is not None and statement.mode_span is not None:
         spans[statement.mode] = statement.mode_span
-    return problem_error(text, [(spans.get(p.key, statement.span), p.what, p.do) for p in error.problems])
+    return problem_error(
+        _without_secrets(text, assignments), [(spans.get(p.key, statement.span), p.what, p.do) for p in error.problems]
+    )
+
+
+def _without_secrets(text: str, assignments: Iterable[Assignment]) -> str:
+    """Return the cell with the values of secrets starred out, so that a source line can be shown; places stay."""
+    for assignment in assignments:
+        if is_secret(assignment.key):
+            span = assignment.value_span
+            text = text[: span.start] + re.sub(r"[^\n]", "*", text[span.start : span.end]) + text[span.end :]
+    return text

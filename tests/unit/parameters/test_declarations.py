@@ -99,7 +99,8 @@ def test_sfft_has_defaults_of_its_own_for_the_shared_keys():
         ({"deepspeedConfig": "[1]"}, "deepspeedConfig", "is not a JSON object"),
         ({"sft.learning_rate": "0"}, "sft.learning_rate", "is out of range"),
         ({"sft.adam_beta2": "1"}, "sft.adam_beta2", "is out of range"),
-        ({"sft.logging_steps": "3"}, "sft.logging_steps", "is not a known parameter"),
+        ({"sft.logging_stepz": "3"}, "sft.logging_stepz", "is not a known parameter"),
+        ({"sft.push_to_hub": "1"}, "sft.push_to_hub", "is not used here"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(raw, key, what):

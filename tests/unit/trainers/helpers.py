@@ -117,7 +117,7 @@ def run(
     from byzerllm_trainers.engine import Rank
     from byzerllm_trainers.loop import train
 
-    layout = Layout(rows=chosen.rows, accumulation=chosen.accumulation, world=1, seed=chosen.seed)
+    layout = Layout(rows=chosen.rows, accumulation=chosen.accumulation, world=1, seed=chosen.data_seed)
     plan = GroupedRows(shards_of(folder.data, rows), layout)
     records: list[Record] = []
     saved: list[int] = []
