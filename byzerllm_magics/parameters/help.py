@@ -139,7 +139,8 @@ def _meaning(key: Key) -> str:
 
 def _markdown_table(keys: Sequence[Key]) -> str:
     rows = [
-        f"| `{key.name}` | {_cell(_type(key))} | {_cell(key.default)} | {key.unit} | {_cell(_meaning(key))} |" for key in keys
+        f"| `{key.name}` | {_cell(_type(key))} | {_cell(key.default)} | {key.unit} | {_cell(_meaning(key))} |"
+        for key in keys
     ]
     return "\n".join(["| key | type | default | unit | meaning |", "| --- | --- | --- | --- | --- |", *rows])
 

@@ -92,7 +92,7 @@ def resume_elsewhere(engine: Any, place: str, rank: int) -> int:
         )
     try:
         return _restore(engine, path, rank)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # shapes, or the optimizer's groups
         reason = str(error).strip().splitlines()
         raise ByzerError(
             f"this checkpoint does not fit the model: {reason[min(1, len(reason) - 1)].strip()}",
