@@ -118,6 +118,8 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
         parameters.deepspeed_config or {}, default_stage=DEFAULT_ZERO_STAGE[parameters.method]
     )
     keys = _merged(parameters, config.keys)
+    if keys.fp16:
+        _give_fp16_a_stage(parameters, config.rest["zero_optimization"])
     _refuse_combinations(keys, int(config.rest["zero_optimization"]["stage"]), parameters.method)
     evaluating = _evaluating(keys) if parameters.evaluates else Rhythm("no")
     return LoopSettings(
@@ -179,6 +181,21 @@ def _refuse_combinations(keys: OptimizationParameters, stage: int, group: str) -
             f"{group}.torch_compile and ZeRO stage 3 do not go together: the weights are not there to compile",
             do='write "zero_optimization": {"stage": 2} in deepspeedConfig, or leave torch_compile out',
         )
+
+
+def _give_fp16_a_stage(parameters: TrainParameters, zero: dict[str, Any]) -> None:
+    """Choose ZeRO stage 1 for fp16 in place of 0.
+
+    Measured with DeepSpeed 0.19: at stage 0 SGD stands still and AdamW strays from fp32; from stage 1 on both
+    follow it to four digits.
+
+    Raises:
+        ByzerError: the cell asks for stage 0.
+    """
+    asked = (parameters.deepspeed_config or {}).get("zero_optimization", {}).get("stage")
+    if asked == 0:
+        raise ByzerError("fp16 does not train right at ZeRO stage 0", do='write "stage": 1 or more, or bf16')
+    zero["stage"] = max(1, zero["stage"])
 
 
 def _starts_at_its_peak(keys: OptimizationParameters) -> bool:

@@ -133,6 +133,9 @@ def test_what_could_not_train_is_refused_before_anything_starts(config: dict[str
 def test_fp16_keeps_its_options_for_loss_scaling() -> None:
     found = settings({"fp16": {"enabled": True, "initial_scale_power": 8}})
     assert (found.fp16, found.bf16, found.deepspeed["fp16"]) == (True, False, {"initial_scale_power": 8})
+    assert (found.zero_stage, settings(fp16=True, method="sfft").zero_stage) == (1, 2)
+    with pytest.raises(ByzerError, match="fp16 does not train right at ZeRO stage 0"):
+        settings({"zero_optimization": {"stage": 0}}, fp16=True)
 
 
 def test_fp16_that_is_switched_off_is_no_wish_for_it() -> None:
