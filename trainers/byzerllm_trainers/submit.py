@@ -116,8 +116,17 @@ def _check_eval_data(train: TrainParameters, table: pa.Table | None) -> None:
 
 
 def _check_table(train: TrainParameters, table: pa.Table, key: str) -> None:
+    """Refuse a table whose rows do not fit the method; the error names the key that gave it."""
+    try:
+        _check_rows(train, table)
+    except ByzerError as error:
+        place = ", ".join(filter(None, (f'in "{key}"', error.where)))
+        raise ByzerError(error.what, where=place, do=error.do) from None
+
+
+def _check_rows(train: TrainParameters, table: pa.Table) -> None:
     if not table.num_rows:
-        raise ByzerError("the table has no rows", where=f'in "{key}"', do="give a table with at least one row")
+        raise ByzerError("the table has no rows", do="give a table with at least one row")
     if train.method == "sft":
         kind = detect_format(table.column_names)
         for _ in messages_of(iter(table.to_pylist()), kind):
@@ -125,7 +134,6 @@ def _check_table(train: TrainParameters, table: pa.Table, key: str) -> None:
     elif "text" not in table.column_names:
         raise ByzerError(
             f'pretraining needs a column "text"; this table has: {", ".join(table.column_names)}',
-            where=f'in "{key}"',
             do="rename the column, e.g. table.rename(columns={'value': 'text'})",
         )
 

@@ -56,5 +56,5 @@ def test_one_from_the_environment_is_read_where_it_is_used(monkeypatch):
     assert reveal("env:MY_KEY", "saas.api_key") == SECRET
     assert reveal(SECRET, "saas.api_key") == SECRET
     monkeypatch.delenv("MY_KEY")
-    with pytest.raises(ByzerError, match="saas.api_key is to come from the environment, which has no MY_KEY"):
+    with pytest.raises(ByzerError, match=r"saas\.api_key is to come from the environment, which has no MY_KEY"):
         reveal("env:MY_KEY", "saas.api_key")
