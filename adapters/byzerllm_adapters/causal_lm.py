@@ -11,6 +11,8 @@ from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import TypeAdapter, ValidationError
+
 from byzerllm_adapters import loading
 from byzerllm_adapters.contract import Answer, ChatStream, Message
 from byzerllm_adapters.conversations import encode_prompt, frame
@@ -144,12 +146,14 @@ def chat_many(
 def _quantization(params: Mapping[str, str]) -> str | None:
     kind = str(params.get("quatization", params.get("quantization", "false"))).lower()
     if kind == "false":
-        return "nf4" if _flag(params, "infer.bool.load_in_4bit") else None
+        in_4bit = "infer.bool.load_in_4bit" if "infer.bool.load_in_4bit" in params else "infer.load_in_4bit"
+        return "nf4" if _flag(params, in_4bit) else None
     return kind
 
 
 def _flag(params: Mapping[str, str], name: str) -> bool:
-    value = str(params.get(name, "false")).lower()
-    if value not in ("true", "false"):
-        raise ByzerError(f"{name} is {params[name]!r}", do='write "true" or "false"')
-    return value == "true"
+    """Return a boolean key; a caller from Python may write it in any form that a cell may."""
+    try:
+        return TypeAdapter(bool).validate_python(params.get(name, "false"))
+    except ValidationError:
+        raise ByzerError(f"{name} is {params[name]!r}", do='write "true" or "false"') from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 
-from .parameters import Parameters, Text, problem
+from .declaration import AnyText, OpenParameters, Parameters, Text, as_text, problem
 
 
 def _function_name(name: str) -> str:
@@ -25,6 +25,35 @@ def _served_family(family: str) -> str:
     return family
 
 
+def _bits(value: object) -> str:
+    text = as_text(value).strip().lower()
+    return "false" if text in ("none", "no", "0") else text
+
+
+class InferGroup(Parameters):
+    """Keys that Byzer writes as `infer.bool.NAME`."""
+
+    load_in_4bit: bool = Field(False, description='The same as quatization="nf4".')
+
+
+class BackendOptions(OpenParameters):
+    """Options of the engine that serves the model; it says which it knows."""
+
+    __pydantic_extra__: dict[str, AnyText] = Field(init=False)
+
+
+class RemoteOptions(OpenParameters):
+    """Where a model of `saas/NAME` is."""
+
+    __pydantic_extra__: dict[str, AnyText] = Field(init=False)
+
+    api_key: AnyText | None = Field(
+        None, description="The remote endpoint's key; env:NAME reads it from the environment."
+    )
+    base_url: AnyText | None = Field(None, description="The remote endpoint's address.")
+    model: AnyText | None = Field(None, description="The name that the remote endpoint gives the model.")
+
+
 class InferParameters(Parameters):
     """What `run command as LLM` takes to deploy a model."""
 
@@ -35,7 +64,7 @@ class InferParameters(Parameters):
         description="The family of the model, e.g. llama; auto reads it from the model's configuration.",
     )
     local_model_dir: Text | None = Field(
-        None, alias="localModelDir", description="The folder of the model; needed unless reconnect is true."
+        None, alias="localModelDir", description="The folder of the model; not needed for reconnect and saas/NAME."
     )
     udf_name: Annotated[Text, AfterValidator(_function_name)] = Field(
         alias="udfName", description="The name that the model is called by."
@@ -55,11 +84,37 @@ class InferParameters(Parameters):
     dtype: Literal["auto", "bfloat16", "float32", "float16"] = Field(
         "auto", description="The number format of the weights; auto takes what the device computes fast."
     )
+    quantization: Annotated[Literal["false", "4", "8", "nf4"], BeforeValidator(_bits)] = Field(
+        "false",
+        validation_alias=AliasChoices("quatization", "quantization"),
+        description="Load the weights in 8 bits, or in 4 (nf4): less memory, a little less quality.",
+        json_schema_extra={"unit": "bits"},
+    )
     trust_remote_code: bool = Field(False, description="Run Python code that the model's folder brings along.")
+    devices: AnyText | None = Field(
+        None,
+        description="Without effect here: each replica gets GPUs of its own.",
+        json_schema_extra={"note": "without effect here: Ray gives each replica its GPUs; num_gpus says how many"},
+    )
+    infer: InferGroup = Field(default_factory=InferGroup)
+    backend: BackendOptions = Field(
+        default_factory=BackendOptions, description="Any option of the engine that serves, under its own name."
+    )
+    saas: RemoteOptions = Field(
+        default_factory=RemoteOptions, description="Any other option of the remote endpoint, under its own name."
+    )
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
-        if self.local_model_dir is None and not self.reconnect:
+        remote = self.pretrained_model_type.startswith("saas/")
+        if self.local_model_dir is None and not self.reconnect and not remote:
             do = 'add localModelDir="…" (the folder of the model), or reconnect="true"'
             raise problem("localModelDir is missing", do, key="localModelDir")
+        return self
+
+    @model_validator(mode="after")
+    def _one_quantization(self) -> Self:
+        if self.infer.load_in_4bit and self.quantization == "8":
+            what = 'infer.load_in_4bit and quatization="8" contradict each other'
+            raise problem(what, "keep one of them", key="infer.load_in_4bit")
         return self

@@ -9,30 +9,49 @@ between (`sft.int.max_seq_length`).
 from __future__ import annotations
 
 import difflib
-import json
-import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
+from .declaration import (
+    PROBLEM,
+    AnyText,
+    JsonList,
+    JsonObject,
+    OpenParameters,
+    Parameters,
+    Text,
+    as_text,
+    load_json,
+    problem,
+)
 from .errors import ByzerError
+from .keys import TYPES, DeclaredKey, Key, any_key, by_spelling, declared, describe, groups, notes
+from .secret_values import MASK, is_secret
+
+__all__ = [
+    "AnyText",
+    "JsonList",
+    "JsonObject",
+    "Key",
+    "OpenParameters",
+    "ParameterError",
+    "Parameters",
+    "Problem",
+    "Text",
+    "as_strings",
+    "as_text",
+    "describe",
+    "load_json",
+    "notes",
+    "problem",
+    "read",
+]
 
 P = TypeVar("P", bound="Parameters")
-
-TYPES = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict}
-_FORMS = {
-    "int": ("a whole number", "128"),
-    "float": ("a number", "2e-4"),
-    "bool": ("true or false", ""),
-    "str": ("text", ""),
-    "list": ("a JSON list", '["a", "b"]'),
-    "dict": ("a JSON object", '{"key": 1}'),
-}
-"""For each type what it is in words, and an example."""
 
 _BOUNDS = {
     "greater_than": "greater than {gt:g}",
@@ -40,15 +59,6 @@ _BOUNDS = {
     "less_than": "less than {lt:g}",
     "less_than_equal": "at most {le:g}",
 }
-_PROBLEM = "byzerllm_problem"
-
-
-class Parameters(BaseModel):
-    """What a declaration of keys derives from: values never change, an unknown key is an error."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False, loc_by_alias=False
-    )
 
 
 @dataclass(frozen=True)
@@ -79,92 +89,29 @@ class ParameterError(ByzerError):
         return ParameterError, (self.problems,)
 
 
-@dataclass(frozen=True)
-class KeyDoc:
-    """What help says of a key: `type` is e.g. `int` or `cosine | linear`, `default` as in a cell."""
-
-    name: str
-    type: str
-    default: str
-    unit: str
-    doc: str
-
-
-@dataclass(frozen=True)
-class _Key:
-    """A key of a declaration: the field names that lead to it, its spellings (messages use the first)."""
-
-    path: tuple[str, ...]
-    spellings: tuple[str, ...]
-    field: FieldInfo
-
-    @property
-    def name(self) -> str:
-        return self.spellings[0]
-
-    @property
-    def annotation(self) -> Any:
-        """The type without `| None`."""
-        options = [option for option in _options(self.field.annotation) if option is not type(None)]
-        return options[0] if len(options) == 1 else self.field.annotation
-
-    @property
-    def choices(self) -> tuple[Any, ...]:
-        return get_args(self.annotation) if get_origin(self.annotation) is Literal else ()
-
-    @property
-    def type(self) -> str:
-        """The name of the type among TYPES."""
-        kind = type(self.choices[0]) if self.choices else get_origin(self.annotation) or self.annotation
-        return next(name for name, known in TYPES.items() if known is kind)
-
-    @property
-    def optional(self) -> bool:
-        return type(None) in _options(self.field.annotation)
-
-    @property
-    def form(self) -> str:
-        """What may stand for this key, in words."""
-        if self.choices:
-            return f"{'one of ' if len(self.choices) > 1 else ''}{', '.join(map(str, self.choices))}"
-        return _FORMS[self.type][0]
-
-    @property
-    def advice(self) -> str:
-        """What to write for this key."""
-        example = "" if self.choices else _FORMS[self.type][1]
-        return f"write {self.form}, e.g. {example}" if example else f"write {self.form}"
-
-
-def problem(what: str, do: str, key: str = "") -> PydanticCustomError:
-    """Return the error that a declaration's validator raises; a model's validator names a declared `key`."""
-    return PydanticCustomError(_PROBLEM, "{what}", {"what": what, "do": do, "key": key})
-
-
 def read(declaration: type[P], raw: Mapping[str, object]) -> P:
     """Return the declared parameters of raw ones: strings from a cell, or Python values.
 
     Raises:
-        ParameterError: Keys are unknown, missing or given twice, or values are not of their type.
+        ParameterError: Keys are unknown, refused, missing or given twice, or values are not of their type.
 
     """
-    keys = list(_keys(declaration))
-    found: dict[tuple[str, ...], tuple[str, object]] = {}
+    found: dict[tuple[str, ...], tuple[DeclaredKey, str, object]] = {}
     problems: list[Problem] = []
-    for written, value in _flat(raw, {key.path[0] for key in keys if len(key.path) > 1}):
-        key = _find(written, keys, problems)
+    for written, value in _flat(raw, declaration):
+        key = _find(written, declaration, problems)
         if key is None:
             continue
         if key.path in found:
-            what = f"{key.name} is given twice, as {found[key.path][0]} and as {written}"
+            what = f"{key.name} is given twice, as {found[key.path][1]} and as {written}"
             problems.append(Problem(written, what, "keep one of them"))
         else:
-            found[key.path] = (written, _prepared(value, key))
+            found[key.path] = (key, written, _prepared(value, key))
     try:
-        result = declaration.model_validate(_nested({path: value for path, (_, value) in found.items()}))
+        result = declaration.model_validate(_nested({path: value for path, (_, _, value) in found.items()}))
     except ValidationError as error:
-        spelled = {key.name: found[key.path][0] for key in keys if key.path in found}
-        by_path = {key.path: key for key in keys}
+        spelled = {key.name: written for key, written, _ in found.values()}
+        by_path = {key.path: key for key in declared(declaration)} | {path: key for path, (key, *_) in found.items()}
         problems += [_problem(details, by_path, spelled) for details in error.errors()]
     if problems:
         order = {written: index for index, written in enumerate(raw)}
@@ -172,71 +119,45 @@ def read(declaration: type[P], raw: Mapping[str, object]) -> P:
     return result
 
 
-def describe(declaration: type[Parameters]) -> list[KeyDoc]:
-    """Return what there is to say of each key, in the order of the declaration, groups dotted."""
-    return [
-        KeyDoc(
-            name=key.name,
-            type=" | ".join(map(str, key.choices)) or key.type,
-            default=_default(key.field),
-            unit=_unit(key.field),
-            doc=key.field.description or "",
-        )
-        for key in _keys(declaration)
-    ]
+def as_strings(parameters: Parameters, raw: Mapping[str, object]) -> dict[str, str]:
+    """Return the raw parameters that were read as `parameters` the way an adapter gets them.
+
+    Keys stay as they were written; values are text in one form each, whatever the cell wrote: `true`, `false`,
+    JSON. A value of None is left out.
+    """
+    texts = {}
+    for written, _ in _flat(raw, type(parameters)):
+        key = _find(written, type(parameters), [])
+        assert key is not None, f"{written} was not read"
+        value = key.value(parameters)
+        if value is not None:
+            texts[written] = as_text(value)
+    return texts
 
 
-def load_json(value: object) -> object:
-    """Return what a JSON text says; anything but a text stays as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise problem(f"is not JSON: {error.msg} at {place} of the value", "correct the JSON text") from None
-
-
-Text = Annotated[str, StringConstraints(min_length=1)]
-JsonObject = Annotated[dict[str, Any], BeforeValidator(load_json)]
-JsonList = Annotated[list[Any], BeforeValidator(load_json)]
-
-
-def _keys(declaration: type[Parameters], group: tuple[str, ...] = ()) -> Iterator[_Key]:
-    for name, field in declaration.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Parameters):
-            yield from _keys(field.annotation, (*group, name))
-            continue
-        alias = field.validation_alias
-        aliases = alias.choices if isinstance(alias, AliasChoices) else [alias] if alias else []
-        spellings = dict.fromkeys([*map(str, aliases), name])
-        yield _Key((*group, name), tuple(".".join((*group, spelling)) for spelling in spellings), field)
-
-
-def _options(annotation: Any) -> tuple[Any, ...]:
-    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    return tuple(get_args(option)[0] if get_origin(option) is Annotated else option for option in options)
-
-
-def _flat(raw: Mapping[str, object], groups: set[str]) -> Iterator[tuple[str, object]]:
+def _flat(raw: Mapping[str, object], declaration: type[Parameters]) -> Iterator[tuple[str, object]]:
     """Yield each key with its value; a group given as a mapping, as Python may, gives dotted keys."""
+    heads = groups(declaration)
     for key, value in raw.items():
-        if key in groups and isinstance(value, Mapping):
+        if key in heads and isinstance(value, Mapping):
             yield from ((f"{key}.{inner}", inside) for inner, inside in value.items())
         else:
             yield key, value
 
 
-def _find(written: str, keys: list[_Key], problems: list[Problem]) -> _Key | None:
+def _find(written: str, declaration: type[Parameters], problems: list[Problem]) -> DeclaredKey | None:
     """Return the key that is meant, or None with a problem added."""
-    by_spelling = {spelling: key for key in keys for spelling in key.spellings}
-    if written in by_spelling:
-        return by_spelling[written]
+    known = by_spelling(declaration)
+    if written in known:
+        return known[written]
     group, *rest = written.split(".")
     plain = ".".join([group, *rest[1:]])
-    key = by_spelling.get(plain) if len(rest) > 1 and rest[0] in TYPES else None
+    key = known.get(plain) if len(rest) > 1 and rest[0] in TYPES else None
     if key is None:
-        problems.append(_unknown(written, plain if rest and rest[0] in TYPES else written, by_spelling))
+        inner = groups(declaration).get(group)
+        if rest and inner is not None and issubclass(inner, OpenParameters):
+            return any_key(inner, (group,), ".".join(rest))
+        problems.append(_unknown(written, plain if rest and rest[0] in TYPES else written, declaration))
         return None
     if rest[0] == key.type or (rest[0], key.type) == ("int", "float"):
         return key
@@ -245,10 +166,14 @@ def _find(written: str, keys: list[_Key], problems: list[Problem]) -> _Key | Non
     return None
 
 
-def _unknown(written: str, plain: str, by_spelling: Mapping[str, _Key]) -> Problem:
-    comparable = {_comparable(spelling): key.name for spelling, key in by_spelling.items()}
-    near = difflib.get_close_matches(_comparable(plain), comparable, n=1, cutoff=0.7)
-    do = f"did you mean {comparable[near[0]]}?" if near else "leave it out; `%byzerllm params` lists what is known"
+def _unknown(written: str, plain: str, declaration: type[Parameters]) -> Problem:
+    group, _, name = plain.rpartition(".")
+    home = groups(declaration).get(group, declaration)
+    if name in home.refused:
+        return Problem(written, f"{plain} is not used here", home.refused[name])
+    known = {_comparable(spelling): key.name for spelling, key in by_spelling(declaration).items()}
+    near = difflib.get_close_matches(_comparable(plain), known, n=1, cutoff=0.7)
+    do = f"did you mean {known[near[0]]}?" if near else "leave it out; `%byzerllm params` lists what is known"
     return Problem(written, f"{written} is not a known parameter", do)
 
 
@@ -256,70 +181,49 @@ def _comparable(key: str) -> str:
     return key.lower().replace("_", "")
 
 
-def _prepared(value: object, key: _Key) -> object:
+def _prepared(value: object, key: DeclaredKey) -> object:
     """Return a value as pydantic takes it: in a cell, `none` stands for None where text is not asked for."""
-    if isinstance(value, str) and key.optional and key.type != "str" and value.strip().lower() in ("none", "null"):
+    free_text = key.type == "str" and not key.choices
+    if isinstance(value, str) and key.optional and not free_text and value.strip().lower() in ("none", "null"):
         return None
     return value
 
 
 def _nested(values: Mapping[tuple[str, ...], object]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
-    for (*groups, name), value in values.items():
+    for (*above, name), value in values.items():
         inside = nested
-        for group in groups:
+        for group in above:
             inside = inside.setdefault(group, {})
         inside[name] = value
     return nested
 
 
-def _problem(details: ErrorDetails, by_path: Mapping[tuple[str, ...], _Key], spelled: Mapping[str, str]) -> Problem:
+def _problem(
+    details: ErrorDetails, by_path: Mapping[tuple[str, ...], DeclaredKey], spelled: Mapping[str, str]
+) -> Problem:
     """Return pydantic's error in the words of a cell."""
     context = details.get("ctx", {})
     place = tuple(map(str, details["loc"]))
     key = by_path.get(place[:2]) or by_path.get(place[:1])
-    if key is None:  # raised by a validator of the whole declaration
-        assert details["type"] == _PROBLEM, f"an error of no key: {details}"
-        return Problem(spelled.get(context["key"], context["key"]), context["what"], context["do"])
+    if key is None:  # raised by a validator of a whole declaration
+        assert details["type"] == PROBLEM, f"an error of no key: {details}"
+        named = ".".join((*place, context["key"]))
+        return Problem(spelled.get(named, named), context["what"], context["do"])
     written = spelled.get(key.name, key.name)
     if details["type"] == "missing":
         return Problem(key.name, f"{key.name} is missing", f'add {key.name}="…": {key.field.description}')
-    given = f"{written}={_quoted(details['input'])}"
-    if details["type"] == _PROBLEM:
+    given = f"{written}={_quoted(MASK if is_secret(written) else details['input'])}"
+    if details["type"] == PROBLEM:
         return Problem(written, f"{given} {context['what']}", context["do"])
     if details["type"] == "string_too_short":
         return Problem(written, f"{written} is empty", f"give its value: {key.field.description}")
     if bound := _BOUNDS.get(details["type"]):
-        return Problem(written, f"{given} is out of range", f"give a value {bound.format(**context)}{_of_unit(key)}")
+        of_unit = f" ({key.unit})" if key.unit else ""
+        return Problem(written, f"{given} is out of range", f"give a value {bound.format(**context)}{of_unit}")
     return Problem(written, f"{given} is not {'allowed' if key.choices else key.form}", key.advice)
 
 
 def _quoted(value: object) -> str:
-    text = value if isinstance(value, str) else _shown(value)
-    line = " ".join(text.split())
+    line = " ".join(as_text(value).split())
     return f'"{line}"' if len(line) <= 40 else f'"{line[:40]}…"'
-
-
-def _shown(value: object) -> str:
-    """Return a value as it is written in a cell."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    return json.dumps(value) if isinstance(value, list | dict) else str(value)
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    return _shown(field.get_default(call_default_factory=True, validated_data={}))
-
-
-def _unit(field: FieldInfo) -> str:
-    extra = field.json_schema_extra
-    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
-
-
-def _of_unit(key: _Key) -> str:
-    unit = _unit(key.field)
-    return f" ({unit})" if unit else ""

@@ -1,22 +1,19 @@
-"""``%byzerllm params [GROUP]``: the keys that a cell may hold."""
+"""``%byzerllm params [GROUP] [WORD …]``: the keys that a cell may hold, or those that have the words."""
 
 from __future__ import annotations
 
 from .dispatch import Context, Parser
 
-GROUPS = ("setup", "infer", "train", "sft", "sfft")
-
 
 def parser() -> Parser:
-    """Which group of keys."""
+    """Which group of keys, and what to look for."""
     parser = Parser("params")
-    parser.add_argument("group", nargs="?", choices=GROUPS, help="all groups by default")
+    parser.add_argument("words", nargs="*", metavar="word", help="setup, infer, train, sft, sfft, or what to look for")
     return parser
 
 
 def call(context: Context) -> None:
     """Print a table: key, type, default, unit, meaning."""
-    from ..parameters import help_text
+    from ..parameters import search_text
 
-    groups = [context.options.group] if context.options.group else GROUPS
-    print("\n\n".join(f"{group}\n{help_text(group)}" for group in groups))
+    print(search_text(context.options.words))

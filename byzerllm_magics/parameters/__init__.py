@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .cell import at_the_caret, route
-    from .help import GROUPS, help_text
+    from .help import GROUPS, help_text, keys_of, search_text
     from .setup import MODES, SetupSettings, configure
 
-__all__ = ["GROUPS", "MODES", "SetupSettings", "at_the_caret", "configure", "help_text", "route"]
+__all__ = [
+    "GROUPS",
+    "MODES",
+    "SetupSettings",
+    "at_the_caret",
+    "configure",
+    "help_text",
+    "keys_of",
+    "route",
+    "search_text",
+]
 
 _HOMES = {
     "GROUPS": "help",
@@ -19,7 +29,9 @@ _HOMES = {
     "at_the_caret": "cell",
     "configure": "setup",
     "help_text": "help",
+    "keys_of": "help",
     "route": "cell",
+    "search_text": "help",
 }
 
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from byzerllm_adapters.errors import ByzerError
+
+from .evaluation import HIGHER_IS_BETTER
 from .job_folder import JobFolder, read_json, write_json
 
 if TYPE_CHECKING:
@@ -21,7 +25,16 @@ TAG = "state"
 """DeepSpeed's folder inside a checkpoint."""
 
 
-def save_checkpoint(engine: Any, folder: JobFolder, step: int, rank: int, *, keep: int) -> None:
+def save_checkpoint(
+    engine: Any,
+    folder: JobFolder,
+    step: int,
+    rank: int,
+    *,
+    keep: int,
+    metrics: Mapping[str, float] | None = None,
+    best_by: str | None = None,
+) -> None:
     """Save engine and random state after ``step`` optimizer steps; rank 0 commits and drops old ones.
 
     Args:
@@ -30,6 +43,8 @@ def save_checkpoint(engine: Any, folder: JobFolder, step: int, rank: int, *, kee
         step: Optimizer steps done.
         rank: This process's rank.
         keep: How many committed checkpoints remain.
+        metrics: What the evaluation of this step found.
+        best_by: The checkpoint that is best by this metric remains besides.
     """
     import torch
     import torch.distributed as dist
@@ -42,9 +57,11 @@ def save_checkpoint(engine: Any, folder: JobFolder, step: int, rank: int, *, kee
     torch.save(_random_state(), target / f"random-{rank}.pt")
     dist.barrier()
     if rank == 0:
-        write_json(target / "manifest.json", {"step": step, "files": _digests(target)})
+        write_json(target / "manifest.json", {"step": step, "metrics": dict(metrics or {}), "files": _digests(target)})
+        best = best_checkpoint(folder, best_by) if best_by else None
         for old in committed(folder)[:-keep]:
-            shutil.rmtree(old)
+            if old != best:
+                shutil.rmtree(old)
 
 
 def load_checkpoint(engine: Any, folder: JobFolder, rank: int) -> int:
@@ -52,19 +69,69 @@ def load_checkpoint(engine: Any, folder: JobFolder, rank: int) -> int:
 
     Rank 0 verifies checksums and tells the others which one to load, so that all load the same.
     """
-    import torch
+    path = _agreed(_newest_whole(folder) if rank == 0 else None)
+    return 0 if path is None else _restore(engine, path, rank)
+
+
+def resume_elsewhere(engine: Any, place: str, rank: int) -> int:
+    """Restore another job's checkpoint (see `find_checkpoint`) into ``engine`` and return its step.
+
+    Raises:
+        ByzerError: there is none, or it is of another number of workers or another model.
+    """
     import torch.distributed as dist
 
-    choice: list[str | None] = [None]
-    if rank == 0:
-        choice[0] = _newest_whole(folder)
-    dist.broadcast_object_list(choice, src=0)
-    if choice[0] is None:
-        return 0
-    path = Path(choice[0])
-    engine.load_checkpoint(str(path), tag=TAG, load_module_strict=False)
-    _restore_random_state(torch.load(path / f"random-{rank}.pt", weights_only=True))
-    return int(read_json(path / "manifest.json")["step"])
+    path = _agreed(find_checkpoint(place) if rank == 0 else None)
+    assert path is not None, "rank 0 found it or raised"
+    ranks = len(list(path.glob("random-*.pt")))
+    if ranks != dist.get_world_size():
+        raise ByzerError(
+            f"this checkpoint is of {ranks} workers, and this job has {dist.get_world_size()}",
+            where=str(path),
+            do=f"set num_gpus={ranks} (setup), or train on from its model folder: localModelDir",
+        )
+    try:
+        return _restore(engine, path, rank)
+    except (RuntimeError, ValueError) as error:  # shapes, or the optimizer's groups
+        reason = str(error).strip().splitlines()
+        raise ByzerError(
+            f"this checkpoint does not fit the model: {reason[min(1, len(reason) - 1)].strip()}",
+            where=str(path),
+            do="train the same model with the same lora_rank, optim and precision",
+        ) from error
+
+
+def restore_best(engine: Any, folder: JobFolder, metric: str, rank: int) -> int:
+    """Restore the checkpoint that is best by ``metric`` and return its step; every rank calls this."""
+    path = _agreed(best_checkpoint(folder, metric) if rank == 0 else None)
+    assert path is not None, "the last step's is there"
+    return _restore(engine, path, rank)
+
+
+def find_checkpoint(place: str) -> Path:
+    """Return the checkpoint that ``resume_from_checkpoint`` means: itself, or a job folder's newest whole one.
+
+    Raises:
+        ByzerError: there is none.
+    """
+    path = Path(place).expanduser().absolute()
+    candidates = [path] if (path / "manifest.json").is_file() else list(reversed(committed(JobFolder(path))))
+    for candidate in candidates:
+        if is_whole(candidate):
+            return candidate
+    raise ByzerError(
+        f"there is no whole checkpoint at {place}",
+        where="in resume_from_checkpoint",
+        do="give a job's folder, or one of its checkpoints/step-N",
+    )
+
+
+def best_checkpoint(folder: JobFolder, metric: str) -> Path | None:
+    """Return the committed checkpoint with the best evaluation, the earliest of equals; None when none has one."""
+    scored = [(path, read_json(path / "manifest.json").get("metrics", {}).get(metric)) for path in committed(folder)]
+    known = [(path, float(score)) for path, score in scored if score is not None]
+    sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
+    return min(known, key=lambda one: sign * one[1])[0] if known else None
 
 
 def committed(folder: JobFolder) -> list[Path]:
@@ -82,14 +149,32 @@ def is_whole(checkpoint: Path) -> bool:
     return bool(manifest.get("files") == _digests(checkpoint))
 
 
-def _newest_whole(folder: JobFolder) -> str | None:
+def _restore(engine: Any, checkpoint: Path, rank: int) -> int:
+    """Load a checkpoint's weights, optimizer and random state; return its step."""
+    import torch
+
+    engine.load_checkpoint(str(checkpoint), tag=TAG, load_module_strict=False)
+    _restore_random_state(torch.load(checkpoint / f"random-{rank}.pt", weights_only=True))
+    return int(read_json(checkpoint / "manifest.json")["step"])
+
+
+def _agreed(choice: Path | None) -> Path | None:
+    """Return rank 0's choice on every rank."""
+    import torch.distributed as dist
+
+    message = [None if choice is None else str(choice)]
+    dist.broadcast_object_list(message, src=0)
+    return None if message[0] is None else Path(message[0])
+
+
+def _newest_whole(folder: JobFolder) -> Path | None:
     """Return the newest whole checkpoint; damaged ones before it lose their manifest.
 
     Otherwise a damaged one would count among those kept, and push the whole ones out.
     """
     for path in reversed(committed(folder)):
         if is_whole(path):
-            return str(path)
+            return path
         (path / "manifest.json").unlink()
     return None
 

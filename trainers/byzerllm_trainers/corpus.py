@@ -17,15 +17,22 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_FILE = "rows.parquet"
+EVAL_ROWS_FILE = "eval-rows.parquet"
 READ_AT_ONCE = 4096
 """Rows that are in memory at a time."""
 
 
-def keep_rows(folder: JobFolder, table: pa.Table) -> None:
-    """Store the job's input table in its folder: the job can be run again when the notebook is gone."""
+def keep_rows(folder: JobFolder, table: pa.Table, file: str = ROWS_FILE) -> None:
+    """Store a job's table in its folder, as `ROWS_FILE` or `EVAL_ROWS_FILE`: the notebook may go."""
     import pyarrow.parquet as pq
 
-    pq.write_table(table, folder.data / ROWS_FILE)
+    pq.write_table(table, folder.data / file)
+
+
+def eval_rows(folder: JobFolder) -> Iterator[Mapping[str, Any]] | None:
+    """Return the rows of the table to evaluate on; None: the job has none."""
+    kept = folder.data / EVAL_ROWS_FILE
+    return _parquet(kept) if kept.exists() else None
 
 
 def rows(folder: JobFolder, data_dir: str | None) -> Iterator[Mapping[str, Any]]:

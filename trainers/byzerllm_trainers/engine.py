@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from byzerllm_adapters.errors import ByzerError
 
 from .attention import attend_in_fp32
+from .device import check_device
 from .loop_settings import LoopSettings
+from .optimizers import build_optimizer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,48 +118,48 @@ def _use_no_compiled_ops() -> None:
     deepspeed.ops.__compatible_ops__ = dict.fromkeys([*ALL_OPS, "deepspeed_not_implemented"], False)
 
 
-def uses_bf16(settings: LoopSettings) -> bool:
-    """Whether this run computes in bf16: as asked, else where the device has it fast."""
+def precision(settings: LoopSettings) -> Literal["bf16", "fp16", "fp32"]:
+    """What this run computes in: as asked, else bf16 where the device has it fast, and fp32 elsewhere."""
     from byzerllm_adapters.loading import fast_bf16
 
-    return fast_bf16() if settings.bf16 is None else settings.bf16
+    if settings.fp16:
+        return "fp16"
+    return "bf16" if (fast_bf16() if settings.bf16 is None else settings.bf16) else "fp32"
 
 
 def start_engine(model: nn.Module, settings: LoopSettings, folder: JobFolder) -> Any:
-    """Wrap ``model`` in a DeepSpeed engine with torch's AdamW over its trainable parameters.
+    """Wrap ``model`` in a DeepSpeed engine with the run's optimizer over its trainable parameters.
 
-    torch's optimizer, because a resumed run is then bit for bit the uninterrupted one on a CPU.
+    Raises:
+        ByzerError: the device cannot do what the settings ask for.
     """
     import deepspeed
     import torch
 
-    if uses_bf16(settings) and not torch.cuda.is_available():
+    on_gpu = torch.cuda.is_available()
+    check_device(settings, gpu=on_gpu)
+    kind = precision(settings)
+    if kind == "bf16" and not on_gpu:
         attend_in_fp32(model)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},  # norms and biases
-        ],
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.epsilon,
-        fused=torch.cuda.is_available() or None,
-    )
-    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+    optimizer = build_optimizer(model, settings)
     config = {
         "steps_per_print": 10**9,
         **settings.deepspeed,
         "train_micro_batch_size_per_gpu": settings.rows,
         "gradient_accumulation_steps": settings.accumulation,
         "gradient_clipping": 0.0 if _clips_itself(settings) else settings.clip,
-        "bf16": {"enabled": uses_bf16(settings)},
+        "bf16": {"enabled": kind == "bf16"},
+        "fp16": {**settings.deepspeed.get("fp16", {}), "enabled": kind == "fp16"},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
     if config.get("tensorboard", {}).get("enabled"):
         config["tensorboard"] = {"output_path": str(folder.tensorboard), "job_name": "rank-0"} | config["tensorboard"]
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
+    if kind == "bf16" and settings.zero_stage == 0:
+        # DeepSpeed has made a step on zero gradients there, to allocate the state: AdamW, which counts its steps,
+        # would make its first real one 26 % too short
+        engine.optimizer.optimizer.state.clear()
     return engine
 
 
@@ -177,4 +179,4 @@ def optimizer_step(engine: Any, settings: LoopSettings, learning_rate: float) ->
 
 def _clips_itself(settings: LoopSettings) -> bool:
     """Plain fp32 without ZeRO: DeepSpeed clips there but keeps the norm to itself."""
-    return settings.zero_stage == 0 and not uses_bf16(settings)
+    return settings.zero_stage == 0 and precision(settings) == "fp32"

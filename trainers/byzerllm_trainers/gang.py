@@ -112,7 +112,7 @@ class Coordinator:
         """Tokenise in a Ray task, whose process gives the memory back; None when an earlier attempt has done it."""
         import ray
 
-        if (self._folder.data / "shards" / "manifest.json").exists():
+        if (self._folder.shards / "manifest.json").exists():
             return None
         self._event("preparing", message="tokenising")
         return ray.remote(num_cpus=0, max_retries=1)(prepare).remote(str(self._folder.root))

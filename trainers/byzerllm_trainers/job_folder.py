@@ -50,6 +50,16 @@ class JobFolder:
         return self.root / "data"
 
     @property
+    def shards(self) -> Path:
+        """The tokens to train on; their manifest says that the data is prepared."""
+        return self.data / "shards"
+
+    @property
+    def held_out(self) -> Path:
+        """The tokens to evaluate on."""
+        return self.data / "held-out"
+
+    @property
     def checkpoints(self) -> Path:
         """Holds ``step-N`` folders; one without a valid manifest does not exist."""
         return self.root / "checkpoints"

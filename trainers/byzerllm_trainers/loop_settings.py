@@ -4,72 +4,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.parameters import read
 
-from .train_parameters import OptimizationParameters, TrainParameters
+from .deepspeed_config import read_deepspeed_config
+from .optimization_parameters import OptimizationParameters, SftParameters
+from .schedules import learning_rate
+from .train_parameters import TrainParameters
 
 DEFAULT_ZERO_STAGE = {"sft": 0, "sfft": 2}
 """LoRA's optimizer state is small, so partitioning it only adds communication; full training partitions it."""
 
-_EXAMPLES = {
-    "optimizer": '"optimizer": {"type": "AdamW", "params": {"lr": 2e-4}}',
-    "zero_optimization": '"zero_optimization": {"stage": 2}',
-    "bf16": '"bf16": {"enabled": true}',
-    "fp16": '"fp16": {"enabled": false}',
-}
+DEFAULT_SAVE_STEPS = 500
+"""Between checkpoints, where the strategy is steps and nobody says how many; transformers has the same."""
 
-KNOWN_KEYS = frozenset(
-    [
-        "activation_checkpointing",
-        "aio",
-        "amp",
-        "autotuning",
-        "bf16",
-        "checkpoint",
-        "comms_logger",
-        "communication_data_type",
-        "compression_training",
-        "csv_monitor",
-        "curriculum_learning",
-        "data_efficiency",
-        "data_types",
-        "disable_allgather",
-        "dump_state",
-        "eigenvalue",
-        "elasticity",
-        "flops_profiler",
-        "fp16",
-        "fp32_allreduce",
-        "gradient_accumulation_steps",
-        "gradient_clipping",
-        "gradient_predivide_factor",
-        "hybrid_engine",
-        "load_universal_checkpoint",
-        "memory_breakdown",
-        "optimizer",
-        "prescale_gradients",
-        "progressive_layer_drop",
-        "scheduler",
-        "seq_parallel_communication_data_type",
-        "sparse_attention",
-        "sparse_gradients",
-        "steps_per_print",
-        "tensorboard",
-        "torch_autocast",
-        "train_batch_size",
-        "train_micro_batch_size_per_gpu",
-        "use_data_before_expert_parallelism",
-        "wall_clock_breakdown",
-        "wandb",
-        "zero_allow_untested_optimizer",
-        "zero_force_ds_cpu_optimizer",
-        "zero_optimization",
-    ]
-)
-"""DeepSpeed's top-level configuration keys (its configuration reference); it ignores any other in silence."""
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How often something is done: every ``steps`` steps, at the end of each epoch, or not at all."""
+
+    strategy: Literal["no", "steps", "epoch"]
+    steps: int = 1
+
+    def due(self, step: int, epoch_steps: int) -> bool:
+        """Whether it is done after this step, counted from 1, where an epoch has so many."""
+        match self.strategy:
+            case "steps":
+                return step % self.steps == 0
+            case "epoch":
+                return step % epoch_steps == 0
+            case "no":
+                return False
 
 
 @dataclass(frozen=True)
@@ -79,32 +46,53 @@ class LoopSettings:
     Attributes:
         rows: Rows a device and micro-batch.
         accumulation: Micro-batches an optimizer step.
+        group_by_length: Whether rows of similar length share a batch.
+        data_seed: Decides the data order; ``seed`` every other random choice.
+        optim: The optimizer's name, or None: AdamW, fused on a GPU.
         learning_rate: Peak learning rate.
         betas: AdamW's momentum coefficients.
-        schedule: ``cosine``, ``linear`` or ``constant``, after a linear warm-up.
+        schedule: A name of `schedules.SCHEDULES`, after a linear warm-up; ``schedule_options`` are its own.
         warmup_steps: Steps of warm-up, or None for ``warmup_ratio`` of all steps.
         clip: Largest gradient norm; 0 does not clip.
+        neftune: NEFTune's alpha; 0 adds no noise.
         bf16: True, False, or None: where the device has it fast.
-        save_steps: Steps between checkpoints; None saves at the end only.
+        saving: When a checkpoint is written, besides the end.
+        resume_from: A job's folder or a checkpoint to begin from, or None.
+        evaluating: When the held-out data is evaluated; besides the end, unless it says no.
+        eval_rows: Rows a device and batch of an evaluation.
+        best_by: The metric whose best checkpoint is the result, or None: the last is.
         deepspeed: DeepSpeed's configuration less what the loop decides itself.
     """
 
     rows: int
     accumulation: int
+    group_by_length: bool
+    max_steps: int | None
+    seed: int
+    data_seed: int
+    optim: str | None
     learning_rate: float
     betas: tuple[float, float]
     epsilon: float
     weight_decay: float
     schedule: str
+    schedule_options: dict[str, float]
     warmup_steps: int | None
     warmup_ratio: float
     clip: float
-    seed: int
+    neftune: float
     bf16: bool | None
+    fp16: bool
     gradient_checkpointing: bool
-    max_steps: int | None
-    save_steps: int | None
+    torch_compile: bool
+    logging_steps: int
+    tensorboard: bool
+    saving: Rhythm
     save_total_limit: int
+    resume_from: str | None
+    evaluating: Rhythm
+    eval_rows: int
+    best_by: str | None
     deepspeed: dict[str, Any]
 
     @property
@@ -115,16 +103,9 @@ class LoopSettings:
     def learning_rate_at(self, step: int, total: int) -> float:
         """Learning rate of the optimizer step with this index, counted from 0, of ``total``."""
         warmup = math.ceil(self.warmup_ratio * total) if self.warmup_steps is None else self.warmup_steps
-        if step < warmup:
-            return self.learning_rate * (step + 1) / (warmup + 1)
-        progress = (step - warmup) / max(1, total - warmup)
-        match self.schedule:
-            case "cosine":
-                return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-            case "linear":
-                return self.learning_rate * (1 - progress)
-            case _:
-                return self.learning_rate
+        return learning_rate(
+            self.schedule, self.schedule_options, step, warmup=warmup, total=total, peak=self.learning_rate
+        )
 
 
 def loop_settings(parameters: TrainParameters) -> LoopSettings:
@@ -133,53 +114,51 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
     Raises:
         ByzerError: an unknown or unusable ``deepspeedConfig`` key, or two places that disagree on one number.
     """
-    theirs = _without_auto(parameters.deepspeed_config or {})
-    _refuse_unknown(theirs)
-    sections = {name: _section(theirs, name) for name in ("optimizer", "zero_optimization", "bf16", "fp16")}
-    if sections["fp16"].get("enabled"):
-        raise ByzerError(
-            "fp16 is not offered: its gradients under- and overflow where bf16's do not",
-            where='"fp16" in deepspeedConfig',
-            do='write "bf16": {"enabled": true}, or leave both out for what the device has fast',
-        )
-    zero = {"stage": DEFAULT_ZERO_STAGE[parameters.method], **sections["zero_optimization"]}
-    if zero["stage"] not in (0, 1, 2, 3):
-        raise ByzerError(f"deepspeedConfig: there is no ZeRO stage {zero['stage']}", do='write "stage": 0, 1, 2 or 3')
-    merged = _merged(
-        parameters,
-        {
-            "per_device_train_batch_size": theirs.pop("train_micro_batch_size_per_gpu", None),
-            "gradient_accumulation_steps": theirs.pop("gradient_accumulation_steps", None),
-            "max_grad_norm": theirs.pop("gradient_clipping", None),
-            "bf16": sections["bf16"].get("enabled"),
-            **_adamw(sections["optimizer"]),
-        },
+    config = read_deepspeed_config(
+        parameters.deepspeed_config or {}, default_stage=DEFAULT_ZERO_STAGE[parameters.method]
     )
+    keys = _merged(parameters, config.keys)
+    if keys.fp16:
+        _give_fp16_a_stage(parameters, config.rest["zero_optimization"])
+    _refuse_combinations(keys, int(config.rest["zero_optimization"]["stage"]), parameters.method)
+    evaluating = _evaluating(keys) if parameters.evaluates else Rhythm("no")
     return LoopSettings(
-        rows=merged.per_device_train_batch_size,
-        accumulation=merged.gradient_accumulation_steps,
-        learning_rate=merged.learning_rate,
-        betas=(merged.adam_beta1, merged.adam_beta2),
-        epsilon=merged.adam_epsilon,
-        weight_decay=merged.weight_decay,
-        schedule=merged.lr_scheduler_type,
-        warmup_steps=merged.warmup_steps,
-        warmup_ratio=merged.warmup_ratio,
-        clip=merged.max_grad_norm,
-        seed=merged.seed,
-        bf16=merged.bf16,
-        gradient_checkpointing=merged.gradient_checkpointing,
-        max_steps=merged.max_steps,
-        save_steps=merged.save_steps,
-        save_total_limit=merged.save_total_limit,
-        deepspeed={**theirs, "zero_optimization": zero},
+        rows=keys.per_device_train_batch_size,
+        accumulation=keys.gradient_accumulation_steps,
+        group_by_length=not isinstance(keys, SftParameters) or keys.group_by_length,
+        max_steps=keys.max_steps,
+        seed=keys.seed,
+        data_seed=keys.seed if keys.data_seed is None else keys.data_seed,
+        optim=keys.optim,
+        learning_rate=keys.learning_rate,
+        betas=(keys.adam_beta1, keys.adam_beta2),
+        epsilon=keys.adam_epsilon,
+        weight_decay=keys.weight_decay,
+        schedule=keys.lr_scheduler_type,
+        schedule_options=keys.lr_scheduler_kwargs or {},
+        warmup_steps=0 if _starts_at_its_peak(keys) else keys.warmup_steps,
+        warmup_ratio=keys.warmup_ratio,
+        clip=keys.max_grad_norm,
+        neftune=keys.neftune_noise_alpha or 0.0,
+        bf16=False if keys.fp16 else keys.bf16,
+        fp16=keys.fp16,
+        gradient_checkpointing=keys.gradient_checkpointing,
+        torch_compile=keys.torch_compile,
+        logging_steps=keys.logging_steps,
+        tensorboard=keys.report_to == "tensorboard",
+        saving=_saving(keys, evaluating),
+        save_total_limit=keys.save_total_limit,
+        resume_from=keys.resume_from_checkpoint,
+        evaluating=evaluating,
+        eval_rows=keys.per_device_eval_batch_size or keys.per_device_train_batch_size,
+        best_by=_metric(keys) if keys.load_best_model_at_end else None,
+        deepspeed=config.rest,
     )
 
 
 def _merged(parameters: TrainParameters, theirs: dict[str, Any]) -> OptimizationParameters:
-    """Return the cell's keys completed by what ``deepspeedConfig`` says for them (None: nothing)."""
+    """Return the cell's keys completed by what ``deepspeedConfig`` says for them."""
     ours = parameters.optimization
-    theirs = {key: value for key, value in theirs.items() if value is not None}
     for key in sorted(theirs.keys() & ours.model_fields_set):
         if theirs[key] != getattr(ours, key):
             raise ByzerError(
@@ -189,57 +168,52 @@ def _merged(parameters: TrainParameters, theirs: dict[str, Any]) -> Optimization
     return ours.model_copy(update=read(type(ours), theirs).model_dump(exclude_unset=True))
 
 
-def _without_auto(config: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what says "auto", as configurations made for transformers do: our defaults hold there."""
-    return {
-        key: _without_auto(value) if isinstance(value, dict) else value
-        for key, value in config.items()
-        if value != "auto"
-    }
+def _refuse_combinations(keys: OptimizationParameters, stage: int, group: str) -> None:
+    """Refuse what cannot be had together.
 
-
-def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """Take a section out of ``config``; empty where it is not there."""
-    section = config.pop(name, {})
-    if not isinstance(section, dict):
-        raise ByzerError(f'deepspeedConfig: "{name}" is {section!r}', do=f"write an object, e.g. {_EXAMPLES[name]}")
-    return section
-
-
-def _refuse_unknown(config: dict[str, Any]) -> None:
-    import difflib
-
-    for key in sorted(config.keys() - KNOWN_KEYS):
-        near = difflib.get_close_matches(key, KNOWN_KEYS, n=1)
-        hint = f'did you mean "{near[0]}"?' if near else "DeepSpeed's configuration reference lists the keys"
-        raise ByzerError(f'deepspeedConfig: DeepSpeed knows no key "{key}"', do=hint)
-    if "scheduler" in config:
+    Raises:
+        ByzerError: two precisions, or a compiled model whose weights are partitioned.
+    """
+    if keys.fp16 and keys.bf16:
+        raise ByzerError(f"{group}.fp16 and {group}.bf16 are both asked for", do="keep bf16: it needs no loss scaling")
+    if keys.torch_compile and stage == 3:
         raise ByzerError(
-            'deepspeedConfig: "scheduler" is not used here',
-            do="write lr_scheduler_type, warmup_steps or warmup_ratio (with the sft. or sfft. prefix)",
-        )
-    if "train_batch_size" in config:
-        raise ByzerError(
-            'deepspeedConfig: "train_batch_size" follows from the number of workers',
-            do="write train_micro_batch_size_per_gpu and gradient_accumulation_steps",
+            f"{group}.torch_compile and ZeRO stage 3 do not go together: the weights are not there to compile",
+            do='write "zero_optimization": {"stage": 2} in deepspeedConfig, or leave torch_compile out',
         )
 
 
-def _adamw(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """Return our keys for AdamW's parameters in a DeepSpeed ``optimizer`` section."""
-    kind = str(optimizer.get("type", "AdamW"))
-    if kind.lower() not in ("adamw", "adam"):
-        raise ByzerError(
-            f'deepspeedConfig: optimizer "{kind}" is not offered', do='"type": "AdamW" is what is trained with'
-        )
-    params = optimizer.get("params", {})
-    betas = params.get("betas", (None, None))
-    if len(betas) != 2:
-        raise ByzerError(f'deepspeedConfig: "betas" is {betas!r}', do='write two numbers, e.g. "betas": [0.9, 0.999]')
-    return {
-        "learning_rate": params.get("lr"),
-        "adam_beta1": betas[0],
-        "adam_beta2": betas[1],
-        "adam_epsilon": params.get("eps"),
-        "weight_decay": params.get("weight_decay"),
-    }
+def _give_fp16_a_stage(parameters: TrainParameters, zero: dict[str, Any]) -> None:
+    """Choose ZeRO stage 1 for fp16 in place of 0.
+
+    Measured with DeepSpeed 0.19: at stage 0 SGD stands still and AdamW strays from fp32; from stage 1 on both
+    follow it to four digits.
+
+    Raises:
+        ByzerError: the cell asks for stage 0.
+    """
+    asked = (parameters.deepspeed_config or {}).get("zero_optimization", {}).get("stage")
+    if asked == 0:
+        raise ByzerError("fp16 does not train right at ZeRO stage 0", do='write "stage": 1 or more, or bf16')
+    zero["stage"] = max(1, zero["stage"])
+
+
+def _starts_at_its_peak(keys: OptimizationParameters) -> bool:
+    """Whether the schedule has no warm-up, as transformers' ``constant``, and the cell asks for none."""
+    return keys.lr_scheduler_type == "constant" and not keys.model_fields_set & {"warmup_steps", "warmup_ratio"}
+
+
+def _evaluating(keys: OptimizationParameters) -> Rhythm:
+    strategy = keys.eval_strategy or ("steps" if keys.eval_steps else "epoch")
+    return Rhythm(strategy, keys.eval_steps or keys.logging_steps)
+
+
+def _saving(keys: OptimizationParameters, evaluating: Rhythm) -> Rhythm:
+    """Return when checkpoints are written; the best can only be one that is there, so each evaluation has one."""
+    if keys.save_strategy is None and keys.save_steps is None:
+        return evaluating if keys.load_best_model_at_end else Rhythm("no")
+    return Rhythm(keys.save_strategy or "steps", keys.save_steps or DEFAULT_SAVE_STEPS)
+
+
+def _metric(keys: OptimizationParameters) -> str:
+    return "eval_" + keys.metric_for_best_model.removeprefix("eval_")

@@ -84,12 +84,17 @@ class Layout:
 class GroupedRows:
     """One row an example; examples of similar length share a step.
 
+    Args:
+        shards: The examples.
+        layout: How rows are dealt.
+        grouped: False: steps take the examples as they are shuffled, whatever their length.
+
     Raises:
         ByzerError: there is no example with a supervised token.
     """
 
-    def __init__(self, shards: Shards, layout: Layout) -> None:
-        self._shards, self._layout = shards, layout
+    def __init__(self, shards: Shards, layout: Layout, *, grouped: bool = True) -> None:
+        self._shards, self._layout, self._grouped = shards, layout, grouped
         self._usable = np.flatnonzero(shards.targets > 0)
         if not len(self._usable):
             raise ByzerError(
@@ -117,6 +122,8 @@ class GroupedRows:
         random = np.random.default_rng([self._layout.seed, epoch])
         order = random.permutation(self._usable)
         per_step = self._layout.rows_per_step
+        if not self._grouped:
+            return [order[i : i + per_step] for i in range(0, len(order), per_step)]
         steps: list[Longs] = []
         for start in range(0, len(order), per_step * CHUNK_STEPS):
             chunk = order[start : start + per_step * CHUNK_STEPS]

@@ -10,14 +10,14 @@ from byzerllm_adapters import registry
 from byzerllm_adapters.conversations import Encoded
 from byzerllm_adapters.errors import ByzerError
 
-from .corpus import rows
 from .job_folder import Record
-from .packing import Layout, PackedStream, Plan
-from .recipe import Job
-from .shards import open_shards, write_shards
+from .packing import PackedStream, Plan
+from .recipe import Job, eval_layout, layout
+from .shards import open_shards
+from .tokenise import held_out_shards, tokenise
 
 if TYPE_CHECKING:
-    from .train_parameters import SfftParameters
+    from .optimization_parameters import SfftParameters
 
 GET_MODEL_FILE = "get_model.pkl"
 """A user's ``get_model`` function, pickled by value into the job folder."""
@@ -29,17 +29,20 @@ class Pretraining:
     def prepare(self, job: Job) -> Record:
         """Tokenise the documents, each followed by the end token."""
         tokenizer = self.tokenizer(job)
-        shards = write_shards(
-            job.folder.data / "shards", _encode(rows(job.folder, job.request.train.local_data_dir), tokenizer)
-        )
+        shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer))
         self.plan(job)  # refuses an empty text
-        return {"documents": len(shards), "tokens": len(shards.tokens)}
+        self.held_out(job)
+        counts = {"documents": len(shards), "tokens": len(shards.tokens)}
+        return counts | ({"held_out": len(held_out)} if held_out else {})
 
     def plan(self, job: Job) -> Plan:
         """Windows of ``sfft.max_length`` tokens, shuffled by seed."""
-        loop = job.request.loop
-        layout = Layout(rows=loop.rows, accumulation=loop.accumulation, world=job.request.workers, seed=loop.seed)
-        return PackedStream(open_shards(job.folder.data / "shards"), layout, _sfft(job).max_length)
+        return PackedStream(open_shards(job.folder.shards), layout(job), _sfft(job).max_length)
+
+    def held_out(self, job: Job) -> Plan | None:
+        """The documents to evaluate on."""
+        shards = held_out_shards(job)
+        return PackedStream(shards, eval_layout(job), _sfft(job).max_length) if shards else None
 
     def epochs(self, job: Job) -> float:
         """``sfft.epoches``."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .job_folder import JobFolder, Record
 from .job_request import JobRequest
-from .packing import Plan
+from .packing import Layout, Plan
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,10 @@ class Recipe(Protocol):
 
     def plan(self, job: Job) -> Plan:
         """Return the data order over the prepared shards."""
+        ...
+
+    def held_out(self, job: Job) -> Plan | None:
+        """Return the prepared data to evaluate on; None: there is none."""
         ...
 
     def epochs(self, job: Job) -> float:
@@ -66,3 +70,14 @@ def total_steps(recipe: Recipe, job: Job, plan: Plan) -> int:
     """Optimizer steps of the whole run; an explicit ``max_steps`` wins."""
     planned = math.ceil(recipe.epochs(job) * recipe.steps_per_epoch(job, plan))
     return job.request.loop.max_steps or planned
+
+
+def layout(job: Job) -> Layout:
+    """Return how the job's rows are dealt to its ranks."""
+    loop = job.request.loop
+    return Layout(rows=loop.rows, accumulation=loop.accumulation, world=job.request.workers, seed=loop.data_seed)
+
+
+def eval_layout(job: Job) -> Layout:
+    """Return how the rows to evaluate on are dealt."""
+    return Layout(rows=job.request.loop.eval_rows, accumulation=1, world=job.request.workers, seed=0)

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Any
 from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.errors import ByzerError
 
-from .corpus import messages_of, rows
-from .engine import uses_bf16
+from .corpus import messages_of
+from .engine import precision
 from .job_folder import Record
-from .packing import GroupedRows, Layout, Plan
-from .recipe import Job
-from .shards import open_shards, write_shards
+from .packing import GroupedRows, Plan
+from .recipe import Job, eval_layout, layout
+from .shards import open_shards
+from .tokenise import held_out_shards, tokenise
 
 if TYPE_CHECKING:
-    from .train_parameters import SftParameters, TrainParameters
+    from .optimization_parameters import SftParameters
+    from .train_parameters import TrainParameters
+
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+"""The frozen base's weights are in what the run computes in."""
 
 
 class SupervisedFineTuning:
@@ -25,23 +30,26 @@ class SupervisedFineTuning:
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the rows; an answer that ``max_seq_length`` cuts off whole is counted, not trained."""
-        train = job.request.train
-        tokenizer = self.tokenizer(job)
-        encoded = _encode(rows(job.folder, train.local_data_dir), tokenizer, train.sft.max_seq_length)
-        shards = write_shards(job.folder.data / "shards", encoded)
+        tokenizer, limit = self.tokenizer(job), job.request.train.sft.max_seq_length
+        shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer, limit))
         unused = int((shards.targets == 0).sum())
-        layout = _layout(job)
-        GroupedRows(shards, layout)  # refuses data without anything to learn
+        self.plan(job)  # refuses data without anything to learn
+        self.held_out(job)
         return {
             "examples": len(shards) - unused,
             "examples_cut_off": unused,
             "tokens": int(shards.lengths.sum()),
             "supervised_tokens": int(shards.targets.sum()),
-        }
+        } | ({"held_out": len(held_out)} if held_out else {})
 
     def plan(self, job: Job) -> Plan:
-        """Rows of similar length share a step."""
-        return GroupedRows(open_shards(job.folder.data / "shards"), _layout(job))
+        """Rows of similar length share a step, unless ``sft.group_by_length`` says otherwise."""
+        return GroupedRows(open_shards(job.folder.shards), layout(job), grouped=job.request.loop.group_by_length)
+
+    def held_out(self, job: Job) -> Plan | None:
+        """The rows to evaluate on."""
+        shards = held_out_shards(job)
+        return GroupedRows(shards, eval_layout(job)) if shards else None
 
     def epochs(self, job: Job) -> float:
         """``sft.num_train_epochs``."""
@@ -57,7 +65,7 @@ class SupervisedFineTuning:
 
         parameters = _sft(job)
         train = job.request.train
-        dtype = "bfloat16" if uses_bf16(job.request.loop) else "float32"
+        dtype = DTYPES[precision(job.request.loop)]
         base = registry.find(train.family).load_model(_model_dir(train), dtype=dtype)
         lora = LoraConfig(
             r=parameters.lora_rank,
@@ -86,11 +94,6 @@ def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any, max_length: int) 
 
 def _sft(job: Job) -> SftParameters:
     return job.request.train.sft
-
-
-def _layout(job: Job) -> Layout:
-    loop = job.request.loop
-    return Layout(rows=loop.rows, accumulation=loop.accumulation, world=job.request.workers, seed=loop.seed)
 
 
 def _model_dir(train: TrainParameters) -> str:

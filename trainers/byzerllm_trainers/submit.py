@@ -16,7 +16,9 @@ from byzerllm_adapters.model_folder import check_model_folder
 from byzerllm_adapters.parameters import read
 from byzerllm_adapters.rows import detect_format
 
-from .corpus import data_files, keep_rows, messages_of
+from .checkpoint import find_checkpoint
+from .corpus import EVAL_ROWS_FILE, data_files, keep_rows, messages_of
+from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
 from .loop_settings import loop_settings
@@ -40,6 +42,7 @@ def submit(
     num_cpus: float | None = None,
     resources: Mapping[str, float] | None = None,
     table: pa.Table | None = None,
+    eval_table: pa.Table | None = None,
     get_model: Callable[[], Any] | None = None,
     driven: bool = False,
 ) -> JobFolder:
@@ -52,6 +55,7 @@ def submit(
         num_cpus: CPUs that Ray reserves for each worker; None: what leaves room for a deployment.
         resources: Custom Ray resources of each worker.
         table: The rows, in place of ``localDataDir``.
+        eval_table: The rows of ``evalTable``.
         get_model: Builds the model in each worker, in place of ``localModelDir``'s weights (sfft only).
         driven: The caller starts the workers itself.
 
@@ -60,10 +64,13 @@ def submit(
     """
     train = read(TrainParameters, parameters)
     registry.check_name(train.family)
-    loop_settings(train)  # refuses contradictions
+    settings = loop_settings(train)  # refuses contradictions
+    if settings.resume_from is not None:
+        find_checkpoint(settings.resume_from)
     if get_model is None or not train.sfft.tokenizer_path:
         check_model_folder(train.local_model_dir)
     _check_data(train, table)
+    _check_eval_data(train, eval_table)
     name = train.name or f"{train.method}-{_plain(owner)}-{time.strftime('%Y%m%d-%H-%M-%S')}"
     request = JobRequest(
         parameters=_kept(train),
@@ -71,12 +78,15 @@ def submit(
         driven=driven,
         **_placement(workers, num_cpus, dict(resources or {}), one_node=train.method == "sft"),
     )
+    check_device(settings, gpu=request.gpu)
     folder = JobFolder(Path(train.local_path_prefix) / name)
     _refuse_running(name)
     folder.create(request.as_record())
     try:
         if table is not None:
             keep_rows(folder, table)
+        if eval_table is not None:
+            keep_rows(folder, eval_table, EVAL_ROWS_FILE)
         if get_model is not None:
             _keep_function(folder, get_model)
         from .gang import start_coordinator
@@ -92,16 +102,38 @@ def _check_data(train: TrainParameters, table: pa.Table | None) -> None:
     """Refuse a table that the method cannot train on; a folder is only looked at."""
     if table is None:
         data_files(train.local_data_dir)
-    elif not table.num_rows:
-        raise ByzerError("the table has no rows", where='in "inputTable"', do="give a table with at least one row")
-    elif train.method == "sft":
+    else:
+        _check_table(train, table, "inputTable")
+
+
+def _check_eval_data(train: TrainParameters, table: pa.Table | None) -> None:
+    """Refuse a table that the method cannot evaluate on, and the name of one that did not come along."""
+    if table is not None:
+        _check_table(train, table, "evalTable")
+    elif train.eval_table is not None:
+        do = f'give the table itself as eval_table, or write {train.method}.eval_ratio="0.1"'
+        raise ByzerError(f"evalTable={train.eval_table!r} names a table that did not come with the job", do=do)
+
+
+def _check_table(train: TrainParameters, table: pa.Table, key: str) -> None:
+    """Refuse a table whose rows do not fit the method; the error names the key that gave it."""
+    try:
+        _check_rows(train, table)
+    except ByzerError as error:
+        place = ", ".join(filter(None, (f'in "{key}"', error.where)))
+        raise ByzerError(error.what, where=place, do=error.do) from None
+
+
+def _check_rows(train: TrainParameters, table: pa.Table) -> None:
+    if not table.num_rows:
+        raise ByzerError("the table has no rows", do="give a table with at least one row")
+    if train.method == "sft":
         kind = detect_format(table.column_names)
         for _ in messages_of(iter(table.to_pylist()), kind):
             pass
     elif "text" not in table.column_names:
         raise ByzerError(
             f'pretraining needs a column "text"; this table has: {", ".join(table.column_names)}',
-            where='in "inputTable"',
             do="rename the column, e.g. table.rename(columns={'value': 'text'})",
         )
 
@@ -118,6 +150,7 @@ def _kept(train: TrainParameters) -> dict[str, Any]:
     """
     given: dict[str, Any] = train.model_dump(mode="json", by_alias=True, exclude_unset=True)
     paths = [(given, "localModelDir"), (given, "localDataDir"), (given.get("sfft", {}), "tokenizer_path")]
+    paths += [(given.get(method, {}), "resume_from_checkpoint") for method in ("sft", "sfft")]
     for group, key in paths:
         if group.get(key):
             group[key] = str(Path(group[key]).expanduser().absolute())

@@ -1,7 +1,4 @@
-"""The keys of a cell that trains a model: `sft/FAMILY` (fine-tuning) and `sfft/FAMILY` (pretraining).
-
-The defaults are meant to train: the original's learning rate of 1e-8 and warmup of 3000 steps did not.
-"""
+"""The keys of a cell that trains a model: `sft/FAMILY` (fine-tuning) and `sfft/FAMILY` (pretraining)."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, model_validator
-from pydantic.config import JsonDict
 
 from byzerllm_adapters.parameters import (
     JsonObject,
@@ -20,92 +16,7 @@ from byzerllm_adapters.parameters import (
     problem,
 )
 
-LearningRate = Annotated[
-    float, Field(gt=0, description="The highest learning rate of the schedule, reached after the warmup.")
-]
-WeightDecay = Annotated[float, Field(ge=0, description="AdamW's decoupled weight decay.")]
-AdamBeta2 = Annotated[float, Field(ge=0, lt=1, description="AdamW's decay rate of the squared gradients' average.")]
-TOKENS: JsonDict = {"unit": "tokens"}
-STEPS: JsonDict = {"unit": "steps"}
-
-
-class OptimizationParameters(Parameters):
-    """What every way of training takes; a step is one update of the weights."""
-
-    learning_rate: LearningRate = 2e-4
-    weight_decay: WeightDecay = 0.0
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay rate of the gradients' average.")
-    adam_beta2: AdamBeta2 = 0.999
-    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's term against division by zero.")
-    max_grad_norm: float = Field(1.0, ge=0, description="Gradients longer than this are scaled down; 0: never.")
-    lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="How the learning rate falls after the warmup."
-    )
-    warmup_steps: int | None = Field(
-        None, ge=0, description="Length of the warmup; none: from warmup_ratio.", json_schema_extra=STEPS
-    )
-    warmup_ratio: float = Field(
-        0.03, ge=0, lt=1, description="Length of the warmup as a share of all steps, if warmup_steps is none."
-    )
-    max_steps: int | None = Field(
-        None, gt=0, description="End after so many steps; none: after all epochs.", json_schema_extra=STEPS
-    )
-    per_device_train_batch_size: int = Field(
-        8, gt=0, description="Rows that one worker computes at a time.", json_schema_extra={"unit": "rows"}
-    )
-    gradient_accumulation_steps: int = Field(
-        1, gt=0, description="Batches whose gradients make one step.", json_schema_extra={"unit": "batches"}
-    )
-    seed: int = Field(42, ge=0, description="Decides the order of the data and every other random choice.")
-    bf16: bool | None = Field(None, description="Compute in bfloat16; none: where the device has it fast.")
-    gradient_checkpointing: bool = Field(
-        False, description="Compute activations again instead of keeping them: less memory, more time."
-    )
-    save_steps: int | None = Field(
-        None,
-        gt=0,
-        description="Write a checkpoint every so many steps; none: at the end.",
-        json_schema_extra=STEPS,
-    )
-    save_total_limit: int = Field(
-        1, gt=0, description="Checkpoints that are kept.", json_schema_extra={"unit": "checkpoints"}
-    )
-
-
-class SftParameters(OptimizationParameters):
-    """What fine-tuning (`sft/FAMILY`) takes: LoRA on every linear layer but the head."""
-
-    num_train_epochs: float = Field(
-        1.0, gt=0, description="Times that each row is used.", json_schema_extra={"unit": "epochs"}
-    )
-    max_seq_length: int = Field(
-        1024, gt=1, description="Longer conversations are cut to this length.", json_schema_extra=TOKENS
-    )
-    lora_rank: int = Field(16, gt=0, description="Rank of the LoRA matrices: more learn more and take more memory.")
-    lora_alpha: float = Field(32.0, gt=0, description="The update is scaled by lora_alpha / lora_rank.")
-    lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before the LoRA matrices.")
-
-
-class SfftParameters(OptimizationParameters):
-    """What pretraining (`sfft/FAMILY`) takes: every weight is trained."""
-
-    learning_rate: LearningRate = 3e-4
-    weight_decay: WeightDecay = 0.1
-    adam_beta2: AdamBeta2 = 0.95
-    epoches: int = Field(1, gt=0, description="Times that each token is used.", json_schema_extra={"unit": "epochs"})
-    steps_per_epoch: int | None = Field(
-        None, gt=0, description="End an epoch after so many steps; none: all tokens.", json_schema_extra=STEPS
-    )
-    max_length: int = Field(
-        1024,
-        gt=1,
-        description="Length of the rows that the tokens are packed into.",
-        json_schema_extra=TOKENS,
-    )
-    tokenizer_path: Text | None = Field(None, description="The folder of the tokenizer; none: the model's own.")
-    setup_nccl_socket_ifname_by_ip: bool = Field(
-        False, description="Tell NCCL the network interface of the node's address; for mixed machines."
-    )
+from .optimization_parameters import SfftParameters, SftParameters
 
 
 def _training_type(value: str) -> str:
@@ -140,6 +51,9 @@ class TrainParameters(Parameters):
     )
     input_table: Text | None = Field(
         None, alias="inputTable", description="The table or DataFrame variable with the data."
+    )
+    eval_table: Text | None = Field(
+        None, alias="evalTable", description="The table or DataFrame variable to evaluate on; rows as inputTable's."
     )
     output_table: Text | None = Field(None, alias="outputTable", description="The name that the table of results gets.")
     name: Annotated[Text, AfterValidator(_job_name)] | None = Field(
@@ -177,6 +91,11 @@ class TrainParameters(Parameters):
         """The parameters of the way to train that was chosen."""
         return self.sft if self.method == "sft" else self.sfft
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether there is data to evaluate on."""
+        return self.eval_table is not None or self.optimization.eval_ratio > 0
+
     def require_data(self) -> None:
         """Check that the data is named, for a caller that does not bring it along.
 
@@ -193,6 +112,23 @@ class TrainParameters(Parameters):
         if self.input_table is not None and self.local_data_dir is not None:
             do = "keep inputTable (a table) or localDataDir (a folder)"
             raise problem("inputTable and localDataDir are both given", do, key="localDataDir")
+        return self
+
+    @model_validator(mode="after")
+    def _one_source_of_evaluation(self) -> Self:
+        chosen, group = self.optimization, self.method
+        if self.eval_table is not None and chosen.eval_ratio:
+            do = "keep evalTable (a table) or eval_ratio (a share of the rows)"
+            raise problem(f"evalTable and {group}.eval_ratio are both given", do, key="evalTable")
+        wishes = {
+            "eval_strategy": chosen.eval_strategy in ("steps", "epoch"),
+            "eval_steps": chosen.eval_steps is not None,
+            "load_best_model_at_end": chosen.load_best_model_at_end,
+        }
+        wished = [f"{group}.{name}" for name, wish in wishes.items() if wish]
+        if wished and not self.evaluates:
+            do = f'add {group}.eval_ratio="0.1" (a share of the rows) or evalTable="…" (a table)'
+            raise problem(f"{wished[0]}: there is no data to evaluate on", do, key=wished[0])
         return self
 
     @model_validator(mode="after")

@@ -56,6 +56,8 @@ class Worker:
         from .engine import import_deepspeed
 
         import_deepspeed()
+        if self._index == 0 and read_request(self._folder).loop.tensorboard:
+            import torch.utils.tensorboard  # noqa: F401 - its writer imports it at the first step otherwise
 
     def train(self) -> Record:
         """Train to the end (or until stopped) and return the outcome."""
@@ -87,6 +89,7 @@ class Worker:
         from . import loop, recipe
         from .checkpoint import export_model
         from .engine import Rank, join_group
+        from .report import Report
 
         assert self._rendezvous is not None, "meet() comes before train()"
         address, port, local_index, local_world = self._rendezvous
@@ -103,24 +106,32 @@ class Worker:
         model = method.model(job)
         if rank.index == 0:
             self._event("running", total_steps=total, **_parameter_counts(model))
-        with MetricsWriter(self._folder, self._attempt) as metrics:
+        settings = request.loop
+        with MetricsWriter(self._folder, self._attempt) as metrics, Report(settings, self._folder, total) as report:
+
+            def record(step: Record) -> None:
+                metrics.add(step)
+                report.add(step)
+
             engine, outcome = loop.train(
                 model,
                 plan,
-                request.loop,
+                settings,
                 total,
                 folder=self._folder,
                 rank=rank,
-                record=metrics.add,
+                record=record,
                 flush=metrics.flush,
                 saved=lambda step: self._event("checkpoint", step=step),
                 should_stop=self._stop.is_set,
+                epoch_steps=method.steps_per_epoch(job, plan),
+                held_out=method.held_out(job),
             )
         if outcome.state == "finished":
             export_model(engine, self._folder.model, rank.index)
             if rank.index == 0:
                 method.tokenizer(job).save_pretrained(self._folder.model)
-                print(f"model and tokenizer: {self._folder.model}")
+                print(f"model and tokenizer, as of step {outcome.model_step}: {self._folder.model}")
                 print(f"checkpoints: {self._folder.checkpoints}")
         torch.distributed.destroy_process_group()
         return outcome.as_record()

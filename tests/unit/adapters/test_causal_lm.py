@@ -61,10 +61,10 @@ def test_llama2_serves_with_its_own_template(model_dir):
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"trust_remote_code": "yes"}, "trust_remote_code is 'yes'"),
+        ({"trust_remote_code": "perhaps"}, "trust_remote_code is 'perhaps'"),
         ({"dtype": "bf16"}, "unknown dtype 'bf16'"),
         ({"quatization": "5"}, "unknown quantization '5'"),
-        ({"infer.bool.load_in_4bit": "1"}, "load_in_4bit is '1'"),
+        ({"infer.bool.load_in_4bit": "4"}, "load_in_4bit is '4'"),
     ],
 )
 def test_a_parameter_that_makes_no_sense_is_named(model_dir, params, reason):
@@ -72,7 +72,7 @@ def test_a_parameter_that_makes_no_sense_is_named(model_dir, params, reason):
         causal_lm.init_model(str(model_dir), params)
 
 
-@pytest.mark.parametrize("params", [{"quatization": "nf4"}, {"quantization": "4"}, {"infer.bool.load_in_4bit": "True"}])
+@pytest.mark.parametrize("params", [{"quatization": "nf4"}, {"quantization": "4"}, {"infer.load_in_4bit": "1"}])
 def test_a_model_is_served_quantised(model_dir, params):
     model, tokenizer = causal_lm.init_model(str(model_dir), params)
     assert model.is_quantized

@@ -61,7 +61,7 @@ def test_an_unknown_subcommand_names_the_nearest(run: Any) -> None:
         ("%byzerllm attach", "the following arguments are required: job"),
         ("%byzerllm jobs everything", "unrecognized arguments: everything"),
         ("%byzerllm logs job --rank first", "argument --rank: invalid int value: 'first'"),
-        ("%byzerllm params bananas", "invalid choice"),
+        ("%byzerllm params bananas", "no parameter has"),
         ("%byzerllm attach 'job", "no closing quotation"),
         ("%byzerllm run", "needs a cell"),
         ("%byzerllm attach nobody", "no job 'nobody'"),

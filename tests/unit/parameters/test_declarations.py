@@ -6,7 +6,7 @@ import pytest
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.infer_parameters import InferParameters
-from byzerllm_adapters.parameters import ParameterError, describe, read
+from byzerllm_adapters.parameters import ParameterError, as_strings, describe, notes, read
 from byzerllm_magics.language import parse_run, parse_setup
 from byzerllm_magics.parameters import GROUPS, MODES, SetupSettings, at_the_caret, configure, help_text, route
 from byzerllm_trainers.train_parameters import TrainParameters
@@ -99,7 +99,8 @@ def test_sfft_has_defaults_of_its_own_for_the_shared_keys():
         ({"deepspeedConfig": "[1]"}, "deepspeedConfig", "is not a JSON object"),
         ({"sft.learning_rate": "0"}, "sft.learning_rate", "is out of range"),
         ({"sft.adam_beta2": "1"}, "sft.adam_beta2", "is out of range"),
-        ({"sft.logging_steps": "3"}, "sft.logging_steps", "is not a known parameter"),
+        ({"sft.logging_stepz": "3"}, "sft.logging_stepz", "is not a known parameter"),
+        ({"sft.push_to_hub": "1"}, "sft.push_to_hub", "is not used here"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(raw, key, what):
@@ -187,3 +188,110 @@ def test_every_key_is_documented_in_one_line(declaration):
         assert doc.doc, doc.name
         assert "\n" not in doc.doc
         assert len(doc.doc) <= 90
+
+
+@pytest.mark.parametrize("spelling", ["quatization", "quantization"])
+@pytest.mark.parametrize(
+    ("value", "read_as"), [("nf4", "nf4"), ("NF4", "nf4"), (8, "8"), ("4", "4"), (False, "false"), ("False", "false")]
+)
+def test_both_spellings_of_quantization_reach_the_adapter(spelling, value, read_as):
+    raw = {"udfName": "c", "localModelDir": "m", spelling: value}
+    parameters = read(InferParameters, raw)
+    assert parameters.quantization == read_as
+    assert as_strings(parameters, raw)[spelling] == read_as
+
+
+@pytest.mark.parametrize("written", ["yes", "1", "True", True, "on"])
+def test_an_adapter_gets_one_form_of_a_boolean(written):
+    raw = {"udfName": "c", "localModelDir": "m", "trust_remote_code": written, "infer.bool.load_in_4bit": written}
+    texts = as_strings(read(InferParameters, raw), raw)
+    assert texts == {
+        "udfName": "c",
+        "localModelDir": "m",
+        "trust_remote_code": "true",
+        "infer.bool.load_in_4bit": "true",
+    }
+
+
+def test_options_of_an_engine_or_an_endpoint_go_through_as_they_are():
+    raw = {"udfName": "c", "pretrainedModelType": "saas/openai", "saas.base_url": "http://h", "saas.max.retries": 3}
+    raw |= {"backend.gpu_memory_utilization": "0.8", "backend.enforce_eager": True}
+    assert as_strings(read(InferParameters, raw), raw) == {
+        **raw,
+        "saas.max.retries": "3",
+        "backend.enforce_eager": "true",
+    }
+
+
+def test_contradicting_quantizations_are_refused():
+    raw = {"udfName": "c", "localModelDir": "m", "quatization": "8", "infer.bool.load_in_4bit": "true"}
+    found = problem(InferParameters, raw)
+    assert (found.key, found.do) == ("infer.bool.load_in_4bit", "keep one of them")
+
+
+def test_keys_of_byzers_jvm_are_taken_with_a_note():
+    keys = ("runIn", "schema", "pythonExec", "dataMode", "standalone")
+    settings = configure(SetupSettings(), "single", dict.fromkeys(keys, "driver"))
+    said = notes(settings)
+    assert [note.partition(":")[0] for note in said] == list(keys)
+    assert all("without meaning here: " in note for note in said)
+    assert notes(configure(SetupSettings(), "single", {"num_gpus": "2"})) == []
+
+
+def test_a_note_may_be_of_one_value_only():
+    paged = read(TrainParameters, SFT | {"sft.optim": "paged_adamw_32bit"})
+    assert notes(paged) == [
+        "sft.optim: paged where the workers have GPUs; on CPUs it is adamw_torch, which computes the same"
+    ]
+    assert notes(read(TrainParameters, SFT | {"sft.optim": "sgd"})) == []
+
+
+def test_custom_resources_are_settings_of_their_own():
+    first = configure(SetupSettings(), None, {"resource.accelerator": "0.5", "workerMaxConcurrency": "4"})
+    then = configure(first, None, {"resource.tpu-v4": 1, "load_balance": "round_robin"})
+    conf = then.as_sys_conf()
+    assert (conf["resource.accelerator"], conf["resource.tpu-v4"]) == ("0.5", "1.0")
+    assert (conf["workerMaxConcurrency"], conf["masterMaxConcurrency"], conf["load_balance"]) == (
+        "4",
+        "1000",
+        "round_robin",
+    )
+    assert "resource" not in conf
+    assert "resource.tpu-v4" not in configure(then, "single", {}).as_sys_conf()
+    assert problem(SetupSettings, {"resource.gpu": "-1"}).what == 'resource.gpu="-1" is out of range'
+
+
+@pytest.mark.parametrize(
+    ("raw", "key", "what"),
+    [
+        (
+            {"sft.save_strategy": "epoch", "sft.int.save_steps": "3"},
+            "sft.int.save_steps",
+            "save_steps is without effect",
+        ),
+        ({"sft.eval_strategy": "no", "sft.eval_steps": 3, "sft.eval_ratio": 0.1}, "sft.eval_steps", "without effect"),
+        ({"sft.load_best_model_at_end": "true"}, "sft.load_best_model_at_end", "there is no data to evaluate on"),
+        ({"sft.evaluation_strategy": "epoch"}, "sft.evaluation_strategy", "there is no data to evaluate on"),
+        ({"evalTable": "e", "sft.eval_ratio": "0.1"}, "evalTable", "evalTable and sft.eval_ratio are both given"),
+        ({"sft.lr_scheduler_kwargs": '{"power": 2}'}, "sft.lr_scheduler_kwargs", "cosine has no option power"),
+        ({"sft.optim": "lion_8bit"}, "sft.optim", 'sft.optim="lion_8bit" is not allowed'),
+        ({"sft.int.hub_token": "3"}, "sft.int.hub_token", "sft.hub_token is not used here"),
+        ({"sft.max_steps": "0"}, "sft.max_steps", "out of range"),
+        ({"sft.float.max_steps": "3"}, "sft.float.max_steps", "sft.float.max_steps says float"),
+        ({"sft.save_steps": "often"}, "sft.save_steps", "is not a whole number"),
+        ({"sft.group_by_length": "maybe"}, "sft.group_by_length", "is not true or false"),
+    ],
+)
+def test_training_arguments_that_cannot_be_used_are_told_by_name(raw, key, what):
+    found = problem(TrainParameters, SFT | raw)
+    assert found.key == key
+    assert what in found.what
+
+
+def test_what_only_the_other_method_has_is_refused_with_its_counterpart():
+    assert problem(TrainParameters, SFT | {"sft.max_length": "8"}).do == "write max_seq_length"
+    found = problem(TrainParameters, {**SFT, "pretrainedModelType": "sfft/a", "sfft.bool.group_by_length": "true"})
+    assert (found.what, found.do) == (
+        "sfft.group_by_length is not used here",
+        "leave it out: all rows have max_length tokens",
+    )

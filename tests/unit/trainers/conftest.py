@@ -2,10 +2,15 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from byzerllm_trainers.corpus import keep_rows
 from byzerllm_trainers.job_folder import JobFolder
+from byzerllm_trainers.job_request import JobRequest, read_request
+from byzerllm_trainers.recipe import Job
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +37,19 @@ def folder(tmp_path: Path) -> JobFolder:
     folder = JobFolder(tmp_path / "job")
     folder.create({"parameters": {"pretrainedModelType": "sft/llama"}, "workers": 1})
     return folder
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, tiny_model: Path) -> Any:
+    """Makes a job's folder and request from rows and the keys of its method."""
+
+    def make(method: str, table: pa.Table, workers: int = 1, **keys: object) -> Job:
+        parameters = {"pretrainedModelType": f"{method}/llama", "localModelDir": str(tiny_model)}
+        parameters |= {f"{method}.{key}": value for key, value in keys.items()}
+        request = JobRequest(parameters, "me", workers, gpu=False, cpus_per_worker=1, threads_per_worker=1)
+        folder = JobFolder(tmp_path / f"job-{len(list(tmp_path.iterdir()))}")
+        folder.create(request.as_record())
+        keep_rows(folder, table)
+        return Job(folder, read_request(folder))
+
+    return make

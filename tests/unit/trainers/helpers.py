@@ -45,7 +45,8 @@ def shards_of(folder: Path, rows: list[Encoded]) -> Shards:
 def settings(method: str = "sft", deepspeed: dict[str, Any] | None = None, **keys: Any) -> LoopSettings:
     """Settings of a run in fp32, from the keys of a cell."""
     raw: dict[str, Any] = {"pretrainedModelType": f"{method}/llama", "localModelDir": "none"}
-    raw |= {f"{method}.{key}": value for key, value in {"bf16": False, **keys}.items()}
+    raw |= {} if "fp16" in keys or "bf16" in keys else {f"{method}.bf16": False}
+    raw |= {key if key in TrainParameters.model_fields else f"{method}.{key}": value for key, value in keys.items()}
     return loop_settings(read(TrainParameters, raw | ({"deepspeedConfig": deepspeed} if deepspeed else {})))
 
 
@@ -112,13 +113,18 @@ def run(
     total: int,
     folder: JobFolder,
     should_stop: Callable[[int], bool] = lambda _step: False,
+    held_out: list[Encoded] | None = None,
 ) -> Ran:
     """Train in this process; ``should_stop`` is asked with the number of steps recorded so far."""
     from byzerllm_trainers.engine import Rank
     from byzerllm_trainers.loop import train
 
-    layout = Layout(rows=chosen.rows, accumulation=chosen.accumulation, world=1, seed=chosen.seed)
-    plan = GroupedRows(shards_of(folder.data, rows), layout)
+    layout = Layout(rows=chosen.rows, accumulation=chosen.accumulation, world=1, seed=chosen.data_seed)
+    plan = GroupedRows(shards_of(folder.data, rows), layout, grouped=chosen.group_by_length)
+    evaluation = None
+    if held_out is not None:
+        eval_layout = Layout(rows=chosen.eval_rows, accumulation=1, world=1, seed=0)
+        evaluation = GroupedRows(write_shards(folder.held_out, held_out), eval_layout)
     records: list[Record] = []
     saved: list[int] = []
     engine, outcome = train(
@@ -132,5 +138,6 @@ def run(
         flush=lambda: None,
         saved=saved.append,
         should_stop=lambda: should_stop(len(records) + 1),
+        held_out=evaluation,
     )
     return Ran(engine, outcome, records, saved)

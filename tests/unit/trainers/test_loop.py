@@ -63,6 +63,20 @@ def test_losses_are_those_of_a_plain_adamw_loop(
     assert ran.losses[-1] < (0.99 if lora else 0.8) * ran.losses[0]
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_losses_in_bf16_are_close_to_those_in_fp32_from_the_first_steps_on(
+    tiny_model: Path, tmp_path: Path, stage: int
+) -> None:
+    def losses(name: str, bf16: bool) -> list[float]:
+        folder = JobFolder(tmp_path / name)
+        folder.create({})
+        zero = {"zero_optimization": {"stage": stage}}
+        chosen = settings(deepspeed=zero, bf16=bf16, per_device_train_batch_size=8, learning_rate=1e-2)
+        return run(load(tiny_model), ROWS, chosen, 4, folder).losses
+
+    assert losses("bf16", True) == pytest.approx(losses("fp32", False), rel=1e-3)
+
+
 def test_frozen_weights_do_not_change(tiny_model: Path, folder: JobFolder) -> None:
     model = load(tiny_model, lora=True)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -110,7 +110,7 @@ def test_an_unknown_key_is_named_with_the_nearest_one(key: str, near: str) -> No
 @pytest.mark.parametrize(
     ("config", "what"),
     [
-        ({"fp16": {"enabled": True}}, "fp16 is not offered"),
+        ({"fp16": {"enabled": True}, "bf16": {"enabled": True}}, "sft.fp16 and sft.bf16 are both asked for"),
         ({"optimizer": {"type": "Lamb"}}, 'optimizer "Lamb" is not offered'),
         ({"optimizer": {"params": {"betas": [0.9]}}}, '"betas" is'),
         ({"scheduler": {"type": "WarmupLR"}}, '"scheduler" is not used here'),
@@ -128,6 +128,14 @@ def test_what_could_not_train_is_refused_before_anything_starts(config: dict[str
         settings(config)
     assert what in str(caught.value)
     assert len(caught.value.render()) <= 5
+
+
+def test_fp16_keeps_its_options_for_loss_scaling() -> None:
+    found = settings({"fp16": {"enabled": True, "initial_scale_power": 8}})
+    assert (found.fp16, found.bf16, found.deepspeed["fp16"]) == (True, False, {"initial_scale_power": 8})
+    assert (found.zero_stage, settings(fp16=True, method="sfft").zero_stage) == (1, 2)
+    with pytest.raises(ByzerError, match="fp16 does not train right at ZeRO stage 0"):
+        settings({"zero_optimization": {"stage": 0}}, fp16=True)
 
 
 def test_fp16_that_is_switched_off_is_no_wish_for_it() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_trainers.loop import summed_loss
+from byzerllm_trainers.loss import summed_loss
 from byzerllm_trainers.packing import IGNORED, Batch, GroupedRows, Layout
 from tests.unit.trainers.helpers import examples, load, plain_loss, shards_of
 

@@ -8,26 +8,8 @@ import pytest
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers import recipe
-from byzerllm_trainers.corpus import keep_rows
-from byzerllm_trainers.job_folder import JobFolder
-from byzerllm_trainers.job_request import JobRequest, read_request
-from byzerllm_trainers.recipe import Job
 from byzerllm_trainers.shards import open_shards
 from tests.tiny import instructions
-
-
-@pytest.fixture
-def make_job(tmp_path: Path, tiny_model: Path) -> Any:
-    def make(method: str, table: pa.Table, workers: int = 1, **keys: object) -> Job:
-        parameters = {"pretrainedModelType": f"{method}/llama", "localModelDir": str(tiny_model)}
-        parameters |= {f"{method}.{key}": value for key, value in keys.items()}
-        request = JobRequest(parameters, "me", workers, gpu=False, cpus_per_worker=1, threads_per_worker=1)
-        folder = JobFolder(tmp_path / f"job-{len(list(tmp_path.iterdir()))}")
-        folder.create(request.as_record())
-        keep_rows(folder, table)
-        return Job(folder, read_request(folder))
-
-    return make
 
 
 def table(**columns: list[Any]) -> pa.Table:

@@ -55,6 +55,17 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
     assert second.outcome.state == "finished"
 
 
+@pytest.mark.parametrize("keys", [{"bf16": True}, {"neftune_noise_alpha": 5}, {"optim": "adafactor"}], ids=str)
+def test_so_does_one_in_bf16_with_noise_or_with_another_optimizer(
+    tiny_model: Path, make_folder: Any, keys: dict[str, Any]
+) -> None:
+    whole = trained(tiny_model, make_folder("whole"), chosen(**keys))
+    broken = make_folder("broken")
+    first = trained(tiny_model, broken, chosen(**keys), stop_at=3)
+    second = trained(tiny_model, broken, chosen(**keys))
+    assert first.losses + second.losses == whole.losses
+
+
 def test_dropout_makes_a_difference_to_those_bits(tiny_model: Path, make_folder: Any) -> None:
     keys = chosen()
     dropping = trained(tiny_model, make_folder("a"), keys)

@@ -77,10 +77,15 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"sfft.max_length": "8"}, "without effect in sft/llama", "sft."),
     ({"deepspeedConfig": '{"zero_optimisation": {}}'}, "knows no key", "zero_optimization"),
     ({"deepspeedConfig": '{"zero'}, "is not JSON", "correct the JSON"),
+    ({"sft.fp16": "true"}, "fp16 needs a GPU", 'write bf16="true"'),
+    ({"sft.optim": "adamw_bnb_8bit"}, "optim=adamw_bnb_8bit needs a GPU", "adamw_torch"),
+    ({"sft.resume_from_checkpoint": "nowhere"}, "there is no whole checkpoint at nowhere", "a job's folder"),
+    ({"evalTable": "held"}, "names a table that did not come with the job", "eval_ratio"),
+    ({"sft.eval_steps": "3"}, "there is no data to evaluate on", "evalTable"),
 ]
 
 
-@pytest.mark.parametrize(("changes", "what", "do"), WRONG, ids=[next(iter(case[0])) for case in WRONG])
+@pytest.mark.parametrize(("changes", "what", "do"), WRONG, ids=[str(case[0]) for case in WRONG])
 def test_wrong_keys_leave_nothing_behind(
     cluster: Cluster, keys: dict[str, Any], changes: dict[str, Any], what: str, do: str
 ) -> None:
@@ -113,6 +118,18 @@ def test_a_table_that_cannot_train_leaves_nothing_behind(
         submit.submit(keys | {"pretrainedModelType": f"{method}/llama"}, owner="me", table=rows(**columns))
     assert what in str(caught.value)
     assert not Path(keys["localPathPrefix"]).exists()
+
+
+def test_a_table_to_evaluate_on_is_kept_and_tokenised_apart(cluster: Cluster, keys: dict[str, Any]) -> None:
+    held_out = rows(instruction=["x"], output=["X"])
+    folder = submit.submit(keys | {"evalTable": "held"}, owner="me", table=rows(), eval_table=held_out)
+    counts = SupervisedFineTuning().prepare(Job(folder, read_request(folder)))
+    assert (counts["examples"], counts["held_out"]) == (2, 1)
+    with pytest.raises(ByzerError, match="no data format has the columns question") as caught:
+        submit.submit(
+            keys | {"evalTable": "held", "name": "b"}, owner="me", table=rows(), eval_table=rows(question=["a"])
+        )
+    assert "evalTable" in str(caught.value)
 
 
 def test_without_any_data_nothing_is_left_behind(cluster: Cluster, keys: dict[str, Any], tmp_path: Path) -> None:

@@ -1,14 +1,21 @@
 """What a rank does apart from training, without Ray."""
 
+import json
+import subprocess
 import sys
 import threading
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers import recipe
 from byzerllm_trainers.gang import told
 from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.worker import Worker, keep_log
+from tests.tiny import instructions
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +98,41 @@ def test_an_error_that_ray_wraps_keeps_the_traceback_for_the_log() -> None:
     wrapped = RayTaskError("train", "Traceback: here", ValueError("no")).as_instanceof_cause()
     assert "Traceback: here" in str(wrapped)
     assert told(wrapped.cause, "rank 0", "job").what == "rank 0: ValueError: no"
+
+
+ONE_RANK = """
+import json, socket, sys
+from byzerllm_trainers.job_folder import JobFolder
+from byzerllm_trainers.worker import Worker
+
+folder = JobFolder(sys.argv[1])
+worker = Worker(str(folder.root), 0, folder.take_lease("test"), threads=1)
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+worker.meet("127.0.0.1", port, 0, 1)
+(folder.root / "outcome.json").write_text(json.dumps(worker.train()))
+"""
+
+
+def test_a_rank_evaluates_reports_and_exports_the_best_of_its_checkpoints(make_job: Any) -> None:
+    """In a process of its own, as under Ray: it joins and leaves a gang."""
+    keys = {"eval_ratio": 0.25, "save_steps": 2, "load_best_model_at_end": True, "logging_steps": 3, "bf16": False}
+    keys |= {"per_device_train_batch_size": 4, "num_train_epochs": 2, "learning_rate": 0.5}
+    job = make_job("sft", pa.Table.from_pandas(instructions(16)), **keys)
+    recipe.find("sft").prepare(job)
+    subprocess.run([sys.executable, "-c", ONE_RANK, str(job.folder.root)], check=True, capture_output=True, timeout=200)
+
+    outcome = json.loads((job.folder.root / "outcome.json").read_text())
+    metrics = job.folder.metrics()
+    losses = {record["step"]: record["eval_loss"] for record in metrics if "eval_loss" in record}
+    assert [record["step"] for record in metrics] == [1, 2, 3, 4, 5, 6]
+    assert list(losses) == [2, 3, 4, 6], "each checkpoint, and the end of each epoch"
+    best = min((loss, step) for step, loss in losses.items() if step % 2 == 0)[1]
+    assert (outcome["state"], outcome["steps"], outcome["model_step"]) == ("finished", 6, best)
+    log = (job.folder.logs / "rank-0.log").read_text()
+    assert "step 3/6: loss" in log
+    assert "step 5/6" not in log
+    assert f"model and tokenizer, as of step {best}: {job.folder.model}" in log
+    assert list(job.folder.tensorboard.rglob("events.out.*"))
+    assert Path(job.folder.model, "adapter_model.safetensors").is_file()

@@ -1,0 +1,41 @@
+"""How well the model does on data that it is not trained on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .loss import supervised
+from .packing import Plan
+
+if TYPE_CHECKING:
+    from .engine import Rank
+
+HIGHER_IS_BETTER = {"eval_loss": False, "eval_accuracy": True}
+"""The metrics that `evaluate` returns."""
+
+
+def evaluate(engine: Any, plan: Plan, rank: Rank) -> dict[str, float]:
+    """Return the mean loss and the share of tokens predicted right, over one epoch of ``plan`` and all ranks.
+
+    Every rank calls this and computes its share; nothing random happens, and training goes on as if it had not
+    been.
+    """
+    import torch
+    import torch.distributed as dist
+    from torch.nn.functional import cross_entropy
+
+    sums = torch.zeros(3, dtype=torch.float64)  # loss, tokens predicted right, tokens
+    engine.eval()
+    with torch.no_grad():
+        for index in range(plan.steps_per_epoch):
+            for batch in plan.step(index, rank.index).batches:
+                logits, labels = supervised(engine, batch)
+                loss = cross_entropy(logits, labels, reduction="sum").item()
+                right = int((logits.argmax(-1) == labels).sum())
+                sums += torch.tensor([loss, right, len(labels)], dtype=torch.float64)
+    engine.train()
+    sums = sums.to(engine.device)
+    if rank.world > 1:
+        dist.all_reduce(sums)
+    total, right, tokens = sums.tolist()
+    return {"eval_loss": round(total / tokens, 6), "eval_accuracy": round(right / tokens, 6)}

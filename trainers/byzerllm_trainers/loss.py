@@ -1,0 +1,58 @@
+"""The loss of a batch: cross entropy over its supervised positions, and nothing computed for the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from byzerllm_adapters.errors import ByzerError
+
+from .model_options import base_of
+from .packing import IGNORED, Batch
+
+if TYPE_CHECKING:
+    import torch
+
+
+def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
+    """Sum of the cross entropy over a batch's supervised positions, in fp32; arguments as for `supervised`."""
+    from torch.nn.functional import cross_entropy
+
+    logits, labels = supervised(model, batch)
+    return cross_entropy(logits, labels, reduction="sum")
+
+
+def supervised(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits ``[supervised, vocabulary]`` in fp32 and the labels ``[supervised]`` of a batch.
+
+    Args:
+        model: A causal language model, or a DeepSpeed engine around one.
+        batch: Ids and shifted labels, ``[rows, width]``.
+
+    The head computes supervised positions only: a hook picks their hidden states right before it, so that this
+    works for every family whose head is a module.
+    """
+    import torch
+
+    module = getattr(model, "module", model)
+    device = next(module.parameters()).device
+    labels = torch.from_numpy(batch.labels).to(device)
+    chosen = labels != IGNORED
+
+    def pick(_head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0][chosen], *inputs[1:])
+
+    hook = _head(module).register_forward_pre_hook(pick)
+    try:
+        logits = model(input_ids=torch.from_numpy(batch.input_ids).to(device), use_cache=False).logits
+    finally:
+        hook.remove()
+    return logits.float(), labels[chosen]
+
+
+def _head(module: Any) -> torch.nn.Module:
+    """Return the module that turns hidden states into logits."""
+    base = base_of(module)
+    head: torch.nn.Module | None = base.get_output_embeddings()
+    if head is None:
+        raise ByzerError(f"{type(base).__name__} has no language-model head to train")
+    return head

@@ -1,0 +1,229 @@
+"""The `sft.` and `sfft.` keys of a cell that trains: the numbers of a run, under transformers' names.
+
+The defaults are meant to train: the original's learning rate of 1e-8 and warmup of 3000 steps did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic.config import JsonDict
+
+from byzerllm_adapters.parameters import JsonObject, Parameters, Text, problem
+
+from .refused_arguments import REFUSED, REFUSED_FOR_SFFT, REFUSED_FOR_SFT
+from .schedules import SCHEDULES, unknown_options
+
+LearningRate = Annotated[
+    float, Field(gt=0, description="The highest learning rate of the schedule, reached after the warmup.")
+]
+WeightDecay = Annotated[float, Field(ge=0, description="Decoupled weight decay; norms and biases have none.")]
+AdamBeta2 = Annotated[float, Field(ge=0, lt=1, description="AdamW's decay rate of the squared gradients' average.")]
+TOKENS: JsonDict = {"unit": "tokens"}
+STEPS: JsonDict = {"unit": "steps"}
+EPOCHS: JsonDict = {"unit": "epochs"}
+ROWS: JsonDict = {"unit": "rows"}
+
+Schedule = Literal[
+    "cosine",
+    "linear",
+    "constant",
+    "constant_with_warmup",
+    "cosine_with_restarts",
+    "polynomial",
+    "inverse_sqrt",
+]
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "sgd",
+    "adafactor",
+    "adamw_bnb_8bit",
+    "paged_adamw_32bit",
+    "paged_adamw_8bit",
+]
+OPTIMIZER_NOTES: JsonDict = {
+    "paged_adamw_32bit": "paged where the workers have GPUs; on CPUs it is adamw_torch, which computes the same"
+}
+
+
+def _no_limit(value: object) -> object:
+    """Read transformers' way of saying that there is no limit."""
+    return None if str(value).strip() == "-1" else value
+
+
+class OptimizationParameters(Parameters):
+    """What every way of training takes; a step is one update of the weights."""
+
+    refused: ClassVar[Mapping[str, str]] = REFUSED
+
+    # -- how the weights change --
+    learning_rate: LearningRate = 2e-4
+    weight_decay: WeightDecay = 0.0
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay rate of the gradients' average.")
+    adam_beta2: AdamBeta2 = 0.999
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's term against division by zero.")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients longer than this are scaled down; 0: never.")
+    optim: Optimizer | None = Field(
+        None,
+        description="The optimizer; none: AdamW, fused on a GPU. 8-bit ones need a GPU.",
+        json_schema_extra={"note": OPTIMIZER_NOTES},
+    )
+    lr_scheduler_type: Schedule = Field(
+        "cosine", description="How the learning rate falls after the warmup; constant: without one by default."
+    )
+    lr_scheduler_kwargs: JsonObject | None = Field(
+        None, description="The schedule's own options: num_cycles, power, lr_end, timescale."
+    )
+    warmup_steps: int | None = Field(
+        None, ge=0, description="Length of the warmup; none: from warmup_ratio.", json_schema_extra=STEPS
+    )
+    warmup_ratio: float = Field(
+        0.03, ge=0, lt=1, description="Length of the warmup as a share of all steps, if warmup_steps is none."
+    )
+    neftune_noise_alpha: float | None = Field(
+        None, gt=0, description="Noise on the embeddings while training, against overfitting; 5 is usual."
+    )
+
+    # -- how much is computed at a time, and how long --
+    max_steps: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_no_limit)] = Field(
+        None, description="End after so many steps; none or -1: after all epochs.", json_schema_extra=STEPS
+    )
+    per_device_train_batch_size: int = Field(
+        8, gt=0, description="Rows that one worker computes at a time.", json_schema_extra=ROWS
+    )
+    gradient_accumulation_steps: int = Field(
+        1, gt=0, description="Batches whose gradients make one step.", json_schema_extra={"unit": "batches"}
+    )
+    seed: int = Field(42, ge=0, description="Decides the order of the data and every other random choice.")
+    data_seed: int | None = Field(None, ge=0, description="Decides the order of the data; none: seed does.")
+    bf16: bool | None = Field(None, description="Compute in bfloat16; none: where the device has it fast.")
+    fp16: bool = Field(False, description="Compute in float16, with loss scaling; needs a GPU. bf16 is safer.")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again instead of keeping them: less memory, more time."
+    )
+    torch_compile: bool = Field(
+        False, description="Compile the model first: minutes once, then faster. Needs a C++ compiler."
+    )
+
+    # -- what is written meanwhile --
+    logging_steps: int = Field(
+        10,
+        gt=0,
+        description="Print and send to TensorBoard every so many steps; metrics.jsonl has every step.",
+        json_schema_extra=STEPS,
+    )
+    report_to: Literal["tensorboard", "none"] = Field(
+        "tensorboard", description="Who gets the numbers, besides metrics.jsonl and the log."
+    )
+    save_strategy: Literal["no", "steps", "epoch"] | None = Field(
+        None, description="When checkpoints are written; no: at the end. None: steps if save_steps is given."
+    )
+    save_steps: int | None = Field(
+        None,
+        gt=0,
+        description="Write a checkpoint every so many steps, and at the end; 500 if the strategy is steps.",
+        json_schema_extra=STEPS,
+    )
+    save_total_limit: int = Field(
+        1, gt=0, description="Checkpoints that are kept: the newest.", json_schema_extra={"unit": "checkpoints"}
+    )
+    resume_from_checkpoint: Text | None = Field(
+        None, description="Go on from another job: its folder, or one of its checkpoints."
+    )
+
+    # -- evaluation --
+    eval_ratio: float = Field(
+        0.0, ge=0, lt=1, description="Share of the rows (documents) that is held out to evaluate on."
+    )
+    eval_strategy: Literal["no", "steps", "epoch"] | None = Field(
+        None,
+        validation_alias=AliasChoices("eval_strategy", "evaluation_strategy"),
+        description="When eval_loss is taken, besides the end. None: steps if eval_steps is given, else epoch.",
+    )
+    eval_steps: int | None = Field(
+        None,
+        gt=0,
+        description="Evaluate every so many steps; logging_steps if the strategy is steps.",
+        json_schema_extra=STEPS,
+    )
+    per_device_eval_batch_size: int | None = Field(
+        None,
+        gt=0,
+        description="Rows that one worker evaluates at a time; none: as many as it trains on.",
+        json_schema_extra=ROWS,
+    )
+    load_best_model_at_end: bool = Field(
+        False, description="The result is the best checkpoint, not the last; each checkpoint is evaluated."
+    )
+    metric_for_best_model: Literal["eval_loss", "eval_accuracy", "loss", "accuracy"] = Field(
+        "eval_loss", description="What the best checkpoint is best at; accuracy: of the next token."
+    )
+
+    @model_validator(mode="after")
+    def _one_rhythm(self) -> Self:
+        """Refuse a number of steps beside a strategy that does not count steps."""
+        for what in ("save", "eval"):
+            strategy, steps = getattr(self, f"{what}_strategy"), getattr(self, f"{what}_steps")
+            if steps is not None and strategy in ("no", "epoch"):
+                sentence = f'{what}_steps is without effect with {what}_strategy="{strategy}"'
+                raise problem(sentence, f'leave it out, or write {what}_strategy="steps"', key=f"{what}_steps")
+        return self
+
+    @model_validator(mode="after")
+    def _options_of_the_schedule(self) -> Self:
+        unknown = unknown_options(self.lr_scheduler_type, self.lr_scheduler_kwargs or {})
+        if unknown:
+            known = ", ".join(SCHEDULES[self.lr_scheduler_type].options) or "none"
+            what = f"lr_scheduler_kwargs: {self.lr_scheduler_type} has no option {', '.join(unknown)}"
+            raise problem(what, f"it has: {known}; each is a number", key="lr_scheduler_kwargs")
+        return self
+
+
+class SftParameters(OptimizationParameters):
+    """What fine-tuning (`sft/FAMILY`) takes: LoRA on every linear layer but the head."""
+
+    refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_SFT
+
+    num_train_epochs: float = Field(1.0, gt=0, description="Times that each row is used.", json_schema_extra=EPOCHS)
+    max_seq_length: int = Field(
+        1024, gt=1, description="Longer conversations are cut to this length.", json_schema_extra=TOKENS
+    )
+    group_by_length: bool = Field(
+        True, description="Rows of similar length share a batch, so that little is padded; false: plain shuffle."
+    )
+    lora_rank: int = Field(16, gt=0, description="Rank of the LoRA matrices: more learn more and take more memory.")
+    lora_alpha: float = Field(32.0, gt=0, description="The update is scaled by lora_alpha / lora_rank.")
+    lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before the LoRA matrices.")
+
+
+class SfftParameters(OptimizationParameters):
+    """What pretraining (`sfft/FAMILY`) takes: every weight is trained."""
+
+    refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_SFFT
+
+    learning_rate: LearningRate = 3e-4
+    weight_decay: WeightDecay = 0.1
+    adam_beta2: AdamBeta2 = 0.95
+    epoches: float = Field(
+        1.0,
+        gt=0,
+        validation_alias=AliasChoices("epoches", "num_train_epochs"),
+        description="Times that each token is used; num_train_epochs is the same.",
+        json_schema_extra=EPOCHS,
+    )
+    steps_per_epoch: int | None = Field(
+        None, gt=0, description="End an epoch after so many steps; none: all tokens.", json_schema_extra=STEPS
+    )
+    max_length: int = Field(
+        1024,
+        gt=1,
+        description="Length of the rows that the tokens are packed into.",
+        json_schema_extra=TOKENS,
+    )
+    tokenizer_path: Text | None = Field(None, description="The folder of the tokenizer; none: the model's own.")
+    setup_nccl_socket_ifname_by_ip: bool = Field(
+        False, description="Tell NCCL the network interface of the node's address; for mixed machines."
+    )

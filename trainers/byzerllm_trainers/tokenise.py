@@ -1,0 +1,72 @@
+"""A job's rows -> token shards on disk: those to train on, and those that are held out to evaluate on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from byzerllm_adapters.conversations import Encoded
+from byzerllm_adapters.errors import ByzerError
+
+from .corpus import eval_rows, rows
+from .recipe import Job
+from .shards import Longs, Shards, open_shards, write_shards
+
+Encode = Callable[[Iterator[Mapping[str, Any]]], Iterator[Encoded]]
+
+
+def tokenise(job: Job, encode: Encode) -> tuple[Shards, Shards | None]:
+    """Write the job's shards and return them: to train on, and to evaluate on (None: nothing is held out).
+
+    The shards to train on are written last: where they are, all is there.
+
+    Raises:
+        ByzerError: a row that does not fit, or too few rows to hold any out.
+    """
+    folder, train = job.folder, job.request.train
+    all_rows = rows(folder, train.local_data_dir)
+    apart = eval_rows(folder)
+    if apart is not None:
+        held_out = write_shards(folder.held_out, encode(apart))
+        return write_shards(folder.shards, encode(all_rows)), held_out
+    share = train.optimization.eval_ratio
+    if not share:
+        return write_shards(folder.shards, encode(all_rows)), None
+    together = folder.data / "all"
+    split = _split(write_shards(together, encode(all_rows)), share, job.request.loop.data_seed, folder.held_out)
+    held_out, kept = split[0], write_shards(folder.shards, split[1])
+    shutil.rmtree(together)
+    return kept, held_out
+
+
+def held_out_shards(job: Job) -> Shards | None:
+    """Return the shards to evaluate on; None: there are none."""
+    folder = job.folder.held_out
+    return open_shards(folder) if folder.exists() else None
+
+
+def _split(shards: Shards, share: float, seed: int, target: Path) -> tuple[Shards, Iterator[Encoded]]:
+    """Write a random share of the examples with something to learn to ``target``; yield the others, in order."""
+    usable = np.flatnonzero(shards.targets > 0)
+    count = max(1, round(share * len(usable)))
+    if count >= len(usable):
+        raise ByzerError(
+            f"nothing can be held out of {len(usable)} row{'s' * (len(usable) != 1)} (documents)",
+            where=f"eval_ratio={share:g}",
+            do="give more rows, a smaller eval_ratio, or evalTable",
+        )
+    # not [seed, epoch], the generator that decides the data order
+    chosen = np.random.default_rng([seed, 0, 1]).choice(usable, count, replace=False)
+    held_out = write_shards(target, _examples(shards, np.sort(chosen)))
+    rest = np.setdiff1d(np.arange(len(shards)), chosen)
+    return held_out, _examples(shards, rest)
+
+
+def _examples(shards: Shards, indices: Longs) -> Iterator[Encoded]:
+    for index in indices:
+        ids, mask = shards.example(int(index))
+        yield Encoded(ids.tolist(), mask.tolist())
