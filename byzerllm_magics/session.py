@@ -12,6 +12,8 @@ from byzerllm_adapters.errors import ByzerError
 from .tables import Catalog
 
 if TYPE_CHECKING:
+    from byzerllm_adapters.parameters import Parameters
+
     from .cluster.chat import Exchange
     from .cluster.connection import ClusterInfo
     from .cluster.deployments import Deployment
@@ -71,9 +73,12 @@ class Session:
         Raises:
             ParameterError: an unknown mode or setting, or a wrong value; nothing was changed.
         """
-        from .parameters import configure
+        from byzerllm_adapters.parameters import read
+
+        from .parameters import SetupSettings, configure
 
         self._settings = configure(self.settings, mode, settings or {})
+        _tell_notes(read(SetupSettings, settings or {}))
 
     def setup(self, mode: str | None = None, **settings: object) -> ClusterInfo:
         """Change settings, connect to the cluster (start the embedded one) and describe it.
@@ -163,6 +168,7 @@ class Session:
 
     def _deploy(self, raw: Mapping[str, object]) -> Deployment:
         from byzerllm_adapters.infer_parameters import InferParameters
+        from byzerllm_adapters.model_folder import check_model_folder
         from byzerllm_adapters.parameters import read
         from byzerllm_adapters.registry import check_name
 
@@ -170,9 +176,11 @@ class Session:
 
         parameters = read(InferParameters, raw)
         check_name(parameters.pretrained_model_type)
+        _tell_notes(parameters)
         folder = parameters.local_model_dir
         if folder is not None and not parameters.reconnect:
-            folder = self._model_folder(folder)
+            self._await_model(folder)
+            folder = str(check_model_folder(folder))
         self.connect()
         owner, name = self.settings.owner, parameters.udf_name
         running = any(each.name == name for each in deployments.listed(owner))
@@ -181,7 +189,7 @@ class Session:
             return deployments.get(name, owner)
         if parameters.reconnect:
             print(f"No model {name} runs to reconnect to: it is deployed now.")
-            folder = self._model_folder(str(folder))
+            folder = str(check_model_folder(str(folder)))
         elif running:
             print(f"Model {name} was deployed before: the new one replaces it.")
         keys = {key: str(value) for key, value in raw.items()}
@@ -192,14 +200,12 @@ class Session:
         return deployment
 
     @staticmethod
-    def _model_folder(path: str) -> str:
-        """Return a model folder's path; wait for the job that makes it, if one is at it.
+    def _await_model(path: str) -> None:
+        """Wait for the job that makes a model folder, if one is at it.
 
         Raises:
-            ByzerError: there is no model.
+            ByzerError: the job failed.
         """
-        from byzerllm_adapters.model_folder import check_model_folder
-
         from .cluster import jobs
         from .widgets.job_state import ENDED
 
@@ -207,7 +213,6 @@ class Session:
             if job.folder.model.resolve() == Path(path).resolve() and job.state not in ENDED:
                 print(f"Waiting for job {job.name}, which makes this model.")
                 job.wait()
-        return str(check_model_folder(path))
 
     def _train(self, raw: Mapping[str, object]) -> Job:
         from byzerllm_adapters.parameters import read
@@ -221,7 +226,8 @@ class Session:
             raw = {**raw, "inputTable": f"a {type(given).__name__}"}
         parameters = read(TrainParameters, raw)
         parameters.require_data()
-        self._model_folder(parameters.local_model_dir)
+        _tell_notes(parameters)
+        self._await_model(parameters.local_model_dir)
         table = self.table(given) if parameters.input_table else None
         self.connect()
         settings = self.settings
@@ -414,3 +420,11 @@ class Session:
         from .cluster import jobs
 
         return jobs.find(name)
+
+
+def _tell_notes(parameters: Parameters) -> None:
+    """Print what there is to know about keys that were given: without effect here, something else in its place."""
+    from byzerllm_adapters.keys import notes
+
+    for note in notes(parameters):
+        print(note)
