@@ -135,6 +135,7 @@ def start_engine(model: nn.Module, settings: LoopSettings, folder: JobFolder) ->
     """
     import deepspeed
     import torch
+    from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 
     on_gpu = torch.cuda.is_available()
     check_device(settings, gpu=on_gpu)
@@ -156,9 +157,9 @@ def start_engine(model: nn.Module, settings: LoopSettings, folder: JobFolder) ->
     if config.get("tensorboard", {}).get("enabled"):
         config["tensorboard"] = {"output_path": str(folder.tensorboard), "job_name": "rank-0"} | config["tensorboard"]
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
-    if kind == "bf16" and settings.zero_stage == 0:
-        # DeepSpeed has made a step on zero gradients there, to allocate the state: AdamW, which counts its steps,
-        # would make its first real one 26 % too short
+    if isinstance(engine.optimizer, FP16_UnfusedOptimizer):  # bf16 without ZeRO
+        # it has made a step on zero gradients, to allocate the state: AdamW, which counts its steps, would make
+        # its first real one 26 % too short
         engine.optimizer.optimizer.state.clear()
     return engine
 
