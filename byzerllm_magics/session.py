@@ -169,7 +169,7 @@ class Session:
     def _deploy(self, raw: Mapping[str, object]) -> Deployment:
         from byzerllm_adapters.infer_parameters import InferParameters
         from byzerllm_adapters.model_folder import check_model_folder
-        from byzerllm_adapters.parameters import read
+        from byzerllm_adapters.parameters import as_strings, read
         from byzerllm_adapters.registry import check_name
 
         from .cluster import deployments
@@ -192,7 +192,7 @@ class Session:
             folder = str(check_model_folder(str(folder)))
         elif running:
             print(f"Model {name} was deployed before: the new one replaces it.")
-        keys = {key: str(value) for key, value in raw.items()}
+        keys = as_strings(parameters, raw)
         keys |= {"localModelDir": str(folder), "pretrainedModelType": parameters.pretrained_model_type}
         deployment = deployments.deploy(parameters, keys, sys_conf=self.sys_conf(), owner=owner)
         self._conversations.pop(name, None)  # said to another model
@@ -221,14 +221,14 @@ class Session:
 
         from .cluster import jobs
 
-        given = raw.get("inputTable", "")
-        if not isinstance(given, str):  # a script has the DataFrame itself
-            raw = {**raw, "inputTable": f"a {type(given).__name__}"}
+        given = {key: raw[key] for key in ("inputTable", "evalTable") if key in raw}
+        # Python code has the DataFrame itself
+        raw = {**raw, **{key: f"a {type(data).__name__}" for key, data in given.items() if not isinstance(data, str)}}
         parameters = read(TrainParameters, raw)
         parameters.require_data()
         _tell_notes(parameters)
         self._await_model(parameters.local_model_dir)
-        table = self.table(given) if parameters.input_table else None
+        tables = {key: self.table(data) for key, data in given.items() if data}
         self.connect()
         settings = self.settings
         folder = submit(
@@ -236,7 +236,9 @@ class Session:
             owner=settings.owner,
             workers=max(1, settings.num_gpus),
             num_cpus=settings.num_cpus,
-            table=table,
+            resources=settings.resource.model_extra,
+            table=tables.get("inputTable"),
+            eval_table=tables.get("evalTable"),
         )
         jobs.remember(folder)
         job = jobs.Job(folder, detached=parameters.detached)
@@ -246,8 +248,7 @@ class Session:
 
     def sys_conf(self) -> dict[str, str]:
         """The settings as adapters get them: text under the language's names."""
-        dumped = self.settings.model_dump(by_alias=True, exclude_none=True)
-        return {key: str(value) for key, value in dumped.items()}
+        return self.settings.as_sys_conf()
 
     # -- tables -------------------------------------------------------------------------------------------
 

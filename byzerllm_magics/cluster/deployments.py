@@ -21,6 +21,9 @@ from .replica import Replica
 REPLICA_CPUS = 0.1
 """A CPU replica's reservation: small, so that a deployed model and a two-worker job fit on two cores."""
 
+ONGOING_REQUESTS = 64
+"""Requests that a replica takes in at a time; it answers them in turn, or together where they came together."""
+
 ROOM_SECONDS = 10.0
 """After this long without resources for a replica the cell says what is missing and who holds it."""
 
@@ -174,8 +177,9 @@ def deploy(
         Replica,
         name="model",
         num_replicas=int(sys_conf["maxConcurrency"]),
-        max_ongoing_requests=64,
-        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
+        max_ongoing_requests=int(sys_conf.get("workerMaxConcurrency", ONGOING_REQUESTS)),
+        max_queued_requests=int(sys_conf["masterMaxConcurrency"]),
+        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus, "resources": _resources(sys_conf)},
     ).bind(dict(raw), dict(sys_conf), _threads())
     name = f"{owner}/{parameters.udf_name}"
     try:
@@ -287,6 +291,12 @@ def undeploy(name: str, owner: str, seconds: float = 30.0) -> None:
 
 def _how_to_deploy() -> str:
     return '%%byzerllm run with action="infer", localModelDir and udfName deploys one'
+
+
+def _resources(sys_conf: Mapping[str, str]) -> dict[str, float]:
+    """Return the custom Ray resources of a replica: settings called `resource.NAME`."""
+    prefix = "resource."
+    return {key.removeprefix(prefix): float(value) for key, value in sys_conf.items() if key.startswith(prefix)}
 
 
 def _threads() -> int:

@@ -80,7 +80,9 @@ class SetupSettings(Parameters):
         json_schema_extra=REQUESTS,
     )
     load_balance: Literal["lru", "round_robin"] = Field(
-        "lru", description="Which replica gets a request: the one idle longest, or one after the other."
+        "lru",
+        description="Accepted; a request goes to the less busy of two replicas.",
+        json_schema_extra={"note": "without effect: a request goes to the less busy of two replicas"},
     )
     infer_backend: Literal["transformers"] = Field("transformers", description="The engine that serves models.")
     ray_address: Text | None = Field(
