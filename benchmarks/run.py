@@ -22,6 +22,8 @@ BENCHMARKS = (
     "sfft_vs_bare_deepspeed",
     "first_token",
     "view_cost",
+    "read_script",
+    "sql_calls",
 )
 RESULTS = Path(__file__).parents[1] / "out" / "bench.jsonl"
 

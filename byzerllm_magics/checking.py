@@ -25,6 +25,7 @@ from .language import (
     problem_error,
     substitute,
 )
+from .language.places import Lines
 from .parameters import at_the_caret, configure, route
 from .parameters.cell import Parametrised, assignments_of, without_secrets
 from .parameters.repartition import RepartitionParameters
@@ -56,7 +57,8 @@ class _Checker:
         self._text = text
         self._settings = session.settings
         self._texts: Mapping[str, str] = session.texts()
-        self._tables = set(session.table_names())
+        self._tables = {name.lower(): name for name in session.table_names()}
+        self._lines = Lines(text)
 
     def problems(self, statement: Statement) -> Sequence[Problem]:
         """Return what is wrong with the next statement."""
@@ -131,13 +133,13 @@ class _Checker:
             return
         for name, offset in tables_of(query):
             begin = statement.sql_span.start + offset
-            yield from self._of_table(name, Span.of(self._text, begin, begin + len(name)))
+            yield from self._of_table(name, self._lines.span(begin, begin + len(name)))
 
     def _of_table(self, name: str, span: Span) -> Iterator[Problem]:
         """A name of a table that nothing has made so far."""
-        if name.lower() in {known.lower() for known in self._tables}:
+        if name.lower() in self._tables:
             return
-        near = difflib.get_close_matches(name, self._tables, n=1)
+        near = difflib.get_close_matches(name, self._tables.values(), n=1)
         hint = f"did you mean {near[0]}?" if near else "load or select makes one, and so does a DataFrame variable"
         yield span, f"there is no table {name}", hint
 
@@ -145,11 +147,11 @@ class _Checker:
         """Note what a statement would leave behind."""
         match statement:
             case Load() | Repartition():
-                self._tables.add(statement.table)
+                self._tables[statement.table.lower()] = statement.table
             case Select(table=str(name)):
-                self._tables.add(name)
+                self._tables[name.lower()] = name
             case RunLLM():
-                self._tables |= {p.value for p in statement.parameters if p.key == "outputTable"}
+                self._tables |= {p.value.lower(): p.value for p in statement.parameters if p.key == "outputTable"}
             case _:
                 pass
 
