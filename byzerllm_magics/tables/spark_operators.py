@@ -1,0 +1,256 @@
+"""What Spark means by operators, casts and literals where DuckDB means something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sqlglot import exp
+
+from .spark_functions import applied, filled, translated
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Types = Mapping[str, "pa.DataType"]
+"""Columns of the tables by name, in lower case."""
+
+_LISTS = (exp.Array, exp.ArrayAgg, exp.ArrayUniqueAgg, exp.ArrayConcat, exp.ArraySort, exp.ArrayFilter, exp.Transform)
+_AGGREGATE_CLAUSES = (exp.Filter, exp.Window, exp.WithinGroup)
+
+
+def rewritten(node: exp.Expression, types: Types) -> exp.Expression:
+    """Return what stands for a node in DuckDB; its parts have been rewritten already.
+
+    Raises:
+        SqlError: a function is refused.
+    """
+    if isinstance(node, exp.Anonymous):
+        return _function(node, types)
+    rule = _RULES.get(type(node))
+    return rule(node, types) if rule else node
+
+
+def is_map(node: exp.Expression, types: Types) -> bool:
+    """Whether an expression is known to be a map: by its form, or as a column of a table."""
+    import pyarrow as pa
+
+    if isinstance(node, exp.Column):
+        kind = types.get(node.name.lower())
+        return kind is not None and pa.types.is_map(kind)
+    if isinstance(node, exp.Anonymous):
+        return node.name.lower() in ("map_concat", "map_from_entries")
+    return isinstance(node, exp.Map | exp.VarMap)
+
+
+def _is_list(node: exp.Expression, types: Types) -> bool:
+    import pyarrow as pa
+
+    if isinstance(node, exp.Column):
+        kind = types.get(node.name.lower())
+        return kind is not None and (pa.types.is_list(kind) or pa.types.is_large_list(kind))
+    return isinstance(node, _LISTS)
+
+
+def _function(node: exp.Anonymous, types: Types) -> exp.Expression:
+    name, arguments = node.name.lower(), node.expressions
+    if name in ("size", "cardinality"):
+        length = "cardinality" if is_map(arguments[0], types) else "len"
+        return filled(f"coalesce({length}(:a), -1)", *arguments)  # Spark's size(NULL) is -1
+    if name == "reverse":
+        return filled("list_reverse(:a)" if _is_list(arguments[0], types) else "reverse(:a)", *arguments)
+    return translated(name, arguments) or node
+
+
+def _literal(node: exp.Literal, _types: Types) -> exp.Expression:
+    """Make a number with a point a double, as Python does: DuckDB's and Spark's is a decimal of so many digits."""
+    text = str(node.this)
+    exact = isinstance(node.parent, exp.TableSample) or (
+        isinstance(node.parent, exp.Cast) and node.parent.to.is_type("decimal")
+    )
+    return (
+        node if node.is_string or exact or "." not in text or "e" in text.lower() else exp.Literal.number(f"{text}e0")
+    )
+
+
+def _cast(node: exp.Cast, types: Types) -> exp.Expression:
+    """Give NULL for what cannot be cast, and cut fractions off where DuckDB would round; times have no zone."""
+    import pyarrow as pa
+
+    column = types.get(node.this.name.lower()) if isinstance(node.this, exp.Column) else None
+    whole = (column is not None and pa.types.is_integer(column)) or node.this.is_int
+    if node.is_type("tinyint", "smallint", "int") and not whole:
+        inner = filled("trunc(try_cast(:a as double))", node.this)
+    elif node.is_type("bigint") and not whole:
+        inner = filled("trunc(try_cast(:a as decimal(38, 6)))", node.this)
+    else:
+        inner = node.this
+    kind = exp.DataType.build("timestamp") if node.is_type("timestamptz", "timestampltz") else node.to
+    return exp.TryCast(this=inner, to=kind)
+
+
+def _now(_node: exp.Expression, _types: Types) -> exp.Expression:
+    """Give the local time without its zone, as all times are here."""
+    return filled("cast(now() as timestamp)")
+
+
+def _element(node: exp.Bracket, types: Types) -> exp.Expression:
+    """Count elements from 0 where sqlglot, which shifts literals, cannot know what the index is."""
+    [key, *others] = node.expressions
+    if others or isinstance(key, exp.Slice) or (isinstance(key, exp.Literal) and key.is_string):
+        return node
+    if is_map(node.this, types):
+        return filled("list_extract(map_extract(:a, :b), 1)", node.this, key)
+    return node if key.is_int else filled("list_extract(:a, :b + 1)", node.this, key)
+
+
+def _safe_divisor(node: exp.Expression, _types: Types) -> exp.Expression:
+    """Give NULL for a division by zero."""
+    divisor = node.expression
+    if not (isinstance(divisor, exp.Literal) and str(divisor.this).strip("0.e")):
+        node.set("expression", filled("nullif(:a, 0)", divisor))
+    return node
+
+
+def _like(node: exp.Expression, _types: Types) -> exp.Expression:
+    r"""Let ``\`` take the meaning of ``%`` and ``_`` away."""
+    if isinstance(node.parent, exp.Escape) or "\\" not in node.expression.name:
+        return node
+    return exp.Escape(this=node, expression=exp.Literal.string("\\"))
+
+
+def _substring(node: exp.Substring, _types: Types) -> exp.Expression:
+    """Count the first character as 1 and as 0."""
+    start = node.args.get("start")
+    if start is not None and not (isinstance(start, exp.Literal) and start.name != "0"):
+        zero = isinstance(start, exp.Literal)
+        node.set("start", exp.Literal.number(1) if zero else filled("case when :a = 0 then 1 else :a end", start))
+    return node
+
+
+def _whole_number(node: exp.Expression, _types: Types) -> exp.Expression:
+    """Round up or down to a BIGINT."""
+    return node if node.args.get("decimals") else exp.cast(node, "bigint", copy=False)
+
+
+def _logarithm(node: exp.Expression, _types: Types) -> exp.Expression:
+    """Give NULL where there is no logarithm."""
+    place = "expression" if node.args.get("expression") else "this"
+    node.set(place, filled("case when :a > 0 then :a end", node.args[place]))
+    return node
+
+
+def _all_text_if_one_is(values: Sequence[exp.Expression]) -> list[exp.Expression]:
+    """Cast values to text if a string literal is among them; DuckDB would make the literal what the others are."""
+    texts = [isinstance(value, exp.Literal) and value.is_string for value in values]
+    if not any(texts) or all(texts):
+        return list(values)
+    return [value if text else exp.cast(value, "text") for value, text in zip(values, texts, strict=True)]
+
+
+def _of_one_type(node: exp.Expression, _types: Types) -> exp.Expression:
+    node.set("expressions", _all_text_if_one_is(node.expressions))
+    return node
+
+
+def _coalesce(node: exp.Expression, _types: Types) -> exp.Expression:
+    first, *others = _all_text_if_one_is([node.this, *node.expressions])
+    node.set("this", first)
+    node.set("expressions", others)
+    return node
+
+
+def _branches(node: exp.Case, _types: Types) -> exp.Expression:
+    default = node.args.get("default")
+    places = [(branch, "true") for branch in node.args["ifs"]] + ([(node, "default")] if default else [])
+    for (holder, place), value in zip(places, _all_text_if_one_is([h.args[p] for h, p in places]), strict=True):
+        holder.set(place, value)
+    return node
+
+
+def _if(node: exp.If, _types: Types) -> exp.Expression:
+    places = [place for place in ("true", "false") if node.args.get(place)]
+    if not isinstance(node.parent, exp.Case):
+        for place, value in zip(places, _all_text_if_one_is([node.args[p] for p in places]), strict=True):
+            node.set(place, value)
+    return node
+
+
+def _exists(node: exp.Exists, _types: Types) -> exp.Expression:
+    """Tell the function of an array and a lambda from the predicate."""
+    condition = node.args.get("expression")
+    return filled("len(list_filter(:a, :b)) > 0", node.this, condition) if condition else node
+
+
+def _transform(node: exp.Transform, _types: Types) -> exp.Expression:
+    """Count elements from 0."""
+    function = node.expression
+    if isinstance(function, exp.Lambda) and len(function.expressions) == 2:
+        element, index = function.expressions
+        body = applied(function, [element, exp.paren(exp.Sub(this=index.copy(), expression=exp.Literal.number(1)))])
+        node.set("expression", exp.Lambda(this=body, expressions=[element, index]))
+    return node
+
+
+def _reduce(node: exp.Reduce, _types: Types) -> exp.Expression:
+    """Put the result into the last function, if there is one."""
+    finish = node.args.get("finish")
+    if not isinstance(finish, exp.Lambda):
+        return node
+    node.set("finish", None)
+    return applied(finish, [node.copy()])
+
+
+def _never_null(node: exp.Expression, _types: Types) -> exp.Expression:
+    """Give an empty array where there was nothing to collect, around all that belongs to the aggregate."""
+    if isinstance(node.parent, _AGGREGATE_CLAUSES) and node.arg_key == "this":
+        return node
+    inner = node
+    while isinstance(inner, _AGGREGATE_CLAUSES):
+        inner = inner.this
+    if not isinstance(inner, exp.ArrayAgg | exp.ArrayUniqueAgg):
+        return node
+    return exp.Coalesce(this=node, expressions=[exp.Array(expressions=[])])
+
+
+def _percentile(node: exp.Quantile | exp.ApproxQuantile, _types: Types) -> exp.Expression:
+    """Interpolate between the two nearest values; percentile_approx gives one that is there."""
+    name = "quantile_disc" if isinstance(node, exp.ApproxQuantile) else "quantile_cont"
+    return exp.Anonymous(this=name, expressions=[node.this, node.args["quantile"]])
+
+
+def _random(_node: exp.Rand, _types: Types) -> exp.Expression:
+    """Leave the seed out: it is set before the query runs."""
+    return exp.Rand()
+
+
+_RULES: Mapping[type[exp.Expression], Callable[..., exp.Expression]] = {
+    exp.ApproxQuantile: _percentile,
+    exp.Array: _of_one_type,
+    exp.ArrayAgg: _never_null,
+    exp.ArrayUniqueAgg: _never_null,
+    exp.Bracket: _element,
+    exp.Case: _branches,
+    exp.Cast: _cast,
+    exp.Ceil: _whole_number,
+    exp.Coalesce: _coalesce,
+    exp.CurrentTimestamp: _now,
+    exp.Exists: _exists,
+    exp.Filter: _never_null,
+    exp.Floor: _whole_number,
+    exp.If: _if,
+    exp.ILike: _like,
+    exp.IntDiv: _safe_divisor,
+    exp.Like: _like,
+    exp.Literal: _literal,
+    exp.Ln: _logarithm,
+    exp.Log: _logarithm,
+    exp.Mod: _safe_divisor,
+    exp.Quantile: _percentile,
+    exp.Rand: _random,
+    exp.Reduce: _reduce,
+    exp.Substring: _substring,
+    exp.Transform: _transform,
+    exp.TryCast: _cast,
+    exp.Window: _never_null,
+}

@@ -1,0 +1,146 @@
+"""A table: Arrow rows and the partitions that they are in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import render
+from .gather import gather
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+HIDDEN_PREFIX = "__error_of_"
+"""Columns of this beginning carry the errors of model calls: SQL sees them, people do not."""
+
+
+class Table:
+    """Rows of an Arrow table in partitions; nothing is copied to make one.
+
+    Without ``order``, the partitions are consecutive slices of ``base``. With it, the rows of the table are
+    ``base[order[0]], base[order[1]], …``, gathered a batch at a time whenever they are read.
+
+    Whatever reads Arrow's C stream (pandas, polars, DuckDB, pyarrow) reads a table directly.
+
+    Args:
+        base: The rows. Metadata of its schema is dropped.
+        bounds: Where partitions begin and end among the rows: ascending, from 0 to the number of rows, one more
+            than there are partitions. None: one partition.
+        order: Numbers of rows of ``base``, of an unsigned integer type; None: all, as they are.
+    """
+
+    def __init__(self, base: pa.Table, bounds: Sequence[int] | None = None, order: np.ndarray | None = None) -> None:
+        self._base, self._order = base.replace_schema_metadata(None), order
+        self._bounds = [0, self.num_rows] if bounds is None else [int(bound) for bound in bounds]
+        if self._bounds != sorted(self._bounds) or self._bounds[:1] + self._bounds[-1:] != [0, self.num_rows]:
+            raise ValueError(f"{self.num_rows} rows are not in partitions that begin at {self._bounds}")
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows."""
+        return int(self._base.num_rows) if self._order is None else len(self._order)
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and Arrow types of the visible columns."""
+        return self._visible()._base.schema
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the visible columns."""
+        return list(self.schema.names)
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions; some may be empty."""
+        return len(self._bounds) - 1
+
+    # -- rows ---------------------------------------------------------------------------------------------
+
+    def arrow(self) -> pa.Table:
+        """Return all rows in partition order, hidden columns included; a copy only of scattered rows."""
+        return self._rows(0, self.num_rows)
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Yield each partition, hidden columns included: a slice, or a copy of that partition's rows alone."""
+        for begin, end in zip(self._bounds, self._bounds[1:], strict=False):
+            yield self._rows(begin, end)
+
+    def head(self, rows: int) -> pa.Table:
+        """Return the visible columns of the first rows."""
+        return self._visible()._rows(0, rows)
+
+    def df(self) -> pd.DataFrame:
+        """Return the visible columns as a pandas DataFrame, in partition order."""
+        frame: pd.DataFrame = self._visible().arrow().to_pandas()
+        return frame
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Give the visible columns to a reader of Arrow's C stream."""
+        return self._visible().scannable().__arrow_c_stream__(requested_schema)
+
+    def scannable(self) -> Any:
+        """Return what gives an Arrow C stream of all columns, any number of times: hidden ones too, nothing copied."""
+        return self._base if self._order is None else _Gathered(self._base, self._order)
+
+    # -- other tables of the same rows --------------------------------------------------------------------
+
+    def select(self, names: Sequence[str]) -> Table:
+        """Return the same rows and partitions with these columns alone; hidden ones may be named."""
+        return Table(self._base.select(list(names)), self._bounds, self._order)
+
+    def regrouped(self, bounds: Sequence[int], order: np.ndarray | None = None) -> Table:
+        """Return the same rows in other partitions.
+
+        Args:
+            bounds: As for a new table.
+            order: Numbers of rows of *this* table; None keeps their order.
+        """
+        if order is None:
+            order = self._order
+        elif self._order is not None:
+            order = self._order[order]
+        return Table(self._base, bounds, order)
+
+    def _visible(self) -> Table:
+        names = self._base.column_names
+        shown = [name for name in names if not name.startswith(HIDDEN_PREFIX)]
+        return self if len(shown) == len(names) else self.select(shown)
+
+    def _rows(self, begin: int, end: int) -> pa.Table:
+        import pyarrow as pa
+
+        if self._order is None:
+            return self._base.slice(begin, end - begin)
+        return pa.Table.from_batches(gather(self._base, self._order[begin:end]), self._base.schema)
+
+    # -- views --------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return render.as_text(self)
+
+    def _repr_html_(self) -> str:
+        return render.as_html(self)
+
+    def _repr_mimebundle_(self, **_kwargs: Any) -> dict[str, str]:
+        return {"text/plain": render.as_text(self), "text/html": render.as_html(self)}
+
+
+class _Gathered:
+    """Scattered rows as an Arrow C stream: gathered batch by batch while they are read."""
+
+    def __init__(self, base: pa.Table, order: np.ndarray) -> None:
+        self._base, self._order = base, order
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        import pyarrow as pa
+
+        reader = pa.RecordBatchReader.from_batches(self._base.schema, gather(self._base, self._order))
+        return reader.__arrow_c_stream__(requested_schema)
