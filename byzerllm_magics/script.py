@@ -25,6 +25,7 @@ from .language import (
     substitute,
 )
 from .parameters import at_the_caret
+from .parameters.cell import Parametrised
 from .tables.sql_error import SqlError
 
 if TYPE_CHECKING:
@@ -87,43 +88,38 @@ def execute(session: Session, statement: Statement, text: str, progress: Callabl
     """
     names = session.texts()
     statement = substitute(statement, names.get, names=names, text=text)
+    try:
+        return _run(session, statement, progress)
+    except ParameterError as error:
+        assert isinstance(statement, Parametrised), "only keys have such problems"
+        raise at_the_caret(error, text, statement) from None
+    except SqlError as error:
+        assert isinstance(statement, Select), "only queries have such problems"
+        raise problem_error(text, [in_query(error, statement, text)]) from None
+
+
+def _run(session: Session, statement: Statement, progress: Callable[[str], None]) -> Any:
+    result: Any = None
     match statement:
         case Setup():
-            try:
-                session.configure(statement.mode, {s.key: s.value for s in statement.settings})
-            except ParameterError as error:
-                raise at_the_caret(error, text, statement) from None
-            return None
+            session.configure(statement.mode, {s.key: s.value for s in statement.settings})
         case SetVariable():
             session.variables[statement.name] = statement.value
-            return None
         case RunLLM():
-            try:
-                return session.run({p.key: p.value for p in statement.parameters}, wait=False)
-            except ParameterError as error:
-                raise at_the_caret(error, text, statement) from None
+            result = session.run({p.key: p.value for p in statement.parameters}, wait=False)
         case Load():
             options = {option.key: option.value for option in statement.options}
-            try:
-                return session.load(statement.format, statement.path, statement.table, options)
-            except ParameterError as error:
-                raise at_the_caret(error, text, statement) from None
+            result = session.load(statement.format, statement.path, statement.table, options)
         case Select():
-            try:
-                return session.select(statement.sql, statement.table, progress=progress)
-            except SqlError as error:
-                raise problem_error(text, [in_query(error, statement, text)]) from None
+            result = session.select(statement.sql, statement.table, progress=progress)
         case Repartition():
             options = {option.key: option.value for option in statement.options}
-            try:
-                return session.repartition(statement.source, statement.table, options)
-            except ParameterError as error:
-                raise at_the_caret(error, text, statement) from None
+            result = session.repartition(statement.source, statement.table, options)
         case ModelCommand(verb="exists"):
-            return any(model.name == statement.name for model in session.models())
+            result = any(model.name == statement.name for model in session.models())
         case ModelCommand():
             session.undeploy(statement.name)
-            return None
+    return result
 
 
 def title(statement: Statement, text: str) -> str:

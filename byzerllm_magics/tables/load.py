@@ -57,6 +57,20 @@ def load(format: str, path: str, options: Mapping[str, object] | None = None) ->
         ParameterError: an unknown option or a wrong value.
         ByzerError: an unknown format; no file; a file that cannot be read, with its name, the line where known.
     """
+    known, settings = read_options(format, options or {})
+    files = find(path)
+    tables = [_with_folder_columns(t, file) for t, file in zip(known.read(files, settings), files, strict=True)]
+    bounds = accumulate((table.num_rows for table in tables), initial=0)
+    return Table(_united(tables, files), list(bounds))
+
+
+def read_options(format: str, options: Mapping[str, object]) -> tuple[Format, Parameters]:
+    """Return a format and its options, checked; no file is looked for.
+
+    Raises:
+        ParameterError: an unknown option or a wrong value.
+        ByzerError: an unknown format.
+    """
     known = FORMATS.get(format.lower())
     if known is None:
         near = difflib.get_close_matches(format.lower(), FORMATS, n=1)
@@ -65,11 +79,7 @@ def load(format: str, path: str, options: Mapping[str, object] | None = None) ->
             where=f"formats: {', '.join(FORMATS)}",
             do=f"did you mean {near[0]}?" if near else "convert the files to one of them",
         )
-    settings = read(known.options, _as_declared(known.options, options or {}))
-    files = find(path)
-    tables = [_with_folder_columns(t, file) for t, file in zip(known.read(files, settings), files, strict=True)]
-    bounds = accumulate((table.num_rows for table in tables), initial=0)
-    return Table(_united(tables, files), list(bounds))
+    return known, read(known.options, _as_declared(known.options, options))
 
 
 def _as_declared(declaration: type[Parameters], options: Mapping[str, object]) -> dict[str, object]:

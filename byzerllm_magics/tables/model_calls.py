@@ -131,16 +131,16 @@ def _belongs_to(call: exp.Expr, select: exp.Expr) -> bool:
     """
     from sqlglot import exp
 
-    child = call
-    while (parent := child.parent) is not None and not isinstance(parent, exp.Select):
+    child, parent = call, call.parent
+    while parent is not None and not isinstance(parent, exp.Select):
         if isinstance(parent, exp.AggFunc | exp.Window):
             raise _misplaced(call, f"inside {parent.key}(…)")
-        child = parent
+        child, parent = parent, parent.parent
     if parent is not select:
         return False
     if child.arg_key != "expressions":
         raise _misplaced(call, f"in `{child.arg_key}`")
-    if select.args.get("distinct"):
+    if parent.args.get("distinct"):
         raise _misplaced(call, "in a `select distinct`")
     return True
 

@@ -56,7 +56,7 @@ def _bound(query: exp.Query, tables: Callable[[str], Table]) -> dict[str, Table]
     names: dict[str, str] = {}
     sources: dict[str, Table] = {}
     for node in list(query.find_all(exp.Table)):
-        if not isinstance(node.this, exp.Identifier) or _is_of_with(node):
+        if not isinstance(node.this, exp.Identifier) or is_of_with(node):
             continue
         written = ".".join(part.name for part in node.parts)
         if written not in names:
@@ -90,7 +90,7 @@ def _looked_up(name: str, node: exp.Table, tables: Callable[[str], Table]) -> Ta
         raise SqlError(error.what, where=error.where, do=error.do, **place(node)) from None
 
 
-def _is_of_with(table: exp.Table) -> bool:
+def is_of_with(table: exp.Table) -> bool:
     """Whether a name stands for a query of a ``with`` there: below it for all of them, in one for those before it."""
     if table.db:
         return False

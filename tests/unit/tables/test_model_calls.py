@@ -231,7 +231,7 @@ def test_on_error_fail_ends_the_query(run):
         ("select chat(llm_param(map('instructon', q))) as a from questions", "instructon"),
         ("select chat(llm_param(map('temperature', 1))) as a from questions", "no instruction"),
         ("select llm_param(q, id) as a from questions", "llm_param takes 1 argument"),
-        ("select chat(llm_param(map('instruction'))) as a from questions", "without a value"),
+        ("select chat(llm_param(map('instruction'))) as a from questions", "cannot be read"),
     ],
 )
 def test_what_cannot_be_called_so_is_refused_before_any_call(run, sql, what):
