@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.magic import no_var_expand
 
 from ..session import Session
+from . import completer
 from .question import Question
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def register(shell: InteractiveShell) -> None:
         shell.register_magic_function(byzerllm, magic_kind=kind, magic_name="byzerllm")
         shell.register_magic_function(llm_chat, magic_kind=kind, magic_name="llm_chat")
     shell.input_transformer_manager.token_transformers.append(Question)
+    completer.register(shell, session)
 
 
 def unregister(shell: InteractiveShell) -> None:
@@ -45,5 +47,6 @@ def unregister(shell: InteractiveShell) -> None:
     for kind in ("line", "cell"):
         for name in ("byzerllm", "llm_chat"):
             shell.magics_manager.magics[kind].pop(name, None)
+    completer.unregister(shell)
     transformers = shell.input_transformer_manager.token_transformers
     transformers[:] = [each for each in transformers if each is not Question]

@@ -1,0 +1,93 @@
+"""What is offered while one types, in cells and lines of ours and nowhere else."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from IPython.core.completer import provisionalcompleter
+
+from byzerllm_magics.completion import complete
+from byzerllm_magics.session import Session
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Session:
+    monkeypatch.setenv("BYZERLLM_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr("byzerllm_magics.cluster.connection.is_connected", lambda: True)
+    monkeypatch.setattr(Session, "own_models", lambda _: ["chat", "story"])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    (tmp_path / "data.csv").touch()
+    return Session(lambda: {"questions": pd.DataFrame({"q": ["x"]}), "base": "models/tiny", "_hidden": "no"})
+
+
+@pytest.mark.parametrize(
+    ("before", "fragment", "some"),
+    [
+        ("%byzerllm ", "", ["jobs", "setup", "params"]),
+        ("x = 1\n%byzerllm sh", "sh", ["shutdown"]),
+        ("%byzerllm undeploy s", "s", ["story"]),
+        ("%byzerllm params sf", "sf", ["sft", "sfft"]),
+        ("%llm_chat -m c", "c", ["chat"]),
+        ("%%byzerllm r", "r", ["run"]),
+        ("%%byzerllm setup\ns", "s", ["single", "sft", "sfft"]),
+        ("%%byzerllm setup\nsingle\nnum_", "num_", ["num_gpus", "num_cpus"]),
+        ('%%byzerllm run\naction="', "", ["infer"]),
+        ('%%byzerllm run\naction="infer" and ud', "ud", ["udfName"]),
+        ("%%byzerllm run\naction=infer\nlocalM", "localM", ["localModelDir"]),
+        ('%%byzerllm run\npretrainedModelType="sft/ll', "sft/ll", ["sft/llama", "sft/llama2"]),
+        ('%%byzerllm run\npretrainedModelType="sft/llama"\nand sft.lora_', "sft.lora_", ["sft.lora_rank"]),
+        ('%%byzerllm run\npretrainedModelType="sft/llama"\nand `sft.int.lo', "sft.int.lo", ["sft.int.lora_rank"]),
+        ('%%byzerllm run\npretrainedModelType="sft/a" and inputTable="q', "q", ["questions"]),
+        ('%%byzerllm run\nlocalModelDir="mod', "mod", ["models/"]),
+        ('%%byzerllm run\nlocalModelDir="models/', "models/", ["models/tiny/"]),
+        ('%%byzerllm run\nlocalModelDir="${b', "b", ["base"]),
+        ('%%byzerllm run\nsft.bf16="t', "t", ["true"]),
+        ("%%byzerllm\n", "", ["load", "select", "!byzerllm setup"]),
+        ("%%byzerllm\nselect 1 as a as t;\nlo", "lo", ["load"]),
+        ("%%byzerllm\nload c", "c", ["csv"]),
+        ("%%byzerllm\nload csv.`da", "da", ["data.csv"]),
+        ("%%byzerllm\nselect * from q", "q", ["questions"]),
+        ("%%byzerllm\nselect llm_p", "llm_p", ["llm_param", "llm_prompt"]),
+        ("%%byzerllm\nselect ch", "ch", ["chat"]),
+        ("%%byzerllm\n!byzerllm setup s", "s", ["single", "sft"]),
+        ("%%byzerllm\nset word = 'a;b';\nselect '${w", "w", ["word"]),
+        ('%%byzerllm\nrun command as LLM.`` where action="infer" and udf', "udf", ["udfName"]),
+    ],
+)
+def test_what_may_follow_is_offered(session: Session, before: str, fragment: str, some: list[str]) -> None:
+    offer = complete(session, before)
+    assert offer is not None
+    assert offer.fragment == fragment
+    assert before.endswith(fragment)
+    assert set(some) <= set(offer.words), offer.words
+    assert all(word.lower().startswith(fragment.lower()) for word in offer.words)
+
+
+@pytest.mark.parametrize(
+    "before", ["", "import os\nos.pa", "%byzerllm jobs x", "%%timeit\nselect", "# %%byzerllm run\nx"]
+)
+def test_other_cells_are_left_alone(session: Session, before: str) -> None:
+    assert complete(session, before) is None
+
+
+def test_a_key_that_is_there_is_not_offered_again(session: Session) -> None:
+    offer = complete(session, '%%byzerllm run\naction="infer"\nudfName="chat"\n')
+    assert offer is not None
+    assert "udfName" not in offer.words
+    assert "localModelDir" in offer.words
+    assert "sft.lora_rank" not in offer.words
+
+
+def test_the_shell_offers_ours_alone_inside_our_cells(shell: Any) -> None:
+    def offered(code: str) -> set[str]:
+        with provisionalcompleter():
+            return {completion.text for completion in shell.Completer.completions(code, len(code))}
+
+    assert offered("%%byzerllm setup\nsi") == {"single"}
+    assert offered('%%byzerllm run\naction="infer"\nand local') == {"localModelDir"}
+    assert "print" in offered("pri")
+    shell.run_line_magic("unload_ext", "byzerllm_magics")
+    assert "single" not in offered("%%byzerllm setup\nsi")
+    shell.run_line_magic("load_ext", "byzerllm_magics")
