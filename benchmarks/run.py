@@ -22,6 +22,7 @@ BENCHMARKS = (
     "sfft_vs_bare_deepspeed",
     "first_token",
     "view_cost",
+    "tables",
 )
 RESULTS = Path(__file__).parents[1] / "out" / "bench.jsonl"
 
