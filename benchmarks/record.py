@@ -12,7 +12,7 @@ from pathlib import Path
 
 from measure import Figure
 
-LIBRARIES = ("torch", "transformers", "deepspeed", "ray", "peft")
+LIBRARIES = ("torch", "transformers", "deepspeed", "ray", "peft", "pyarrow", "duckdb", "sqlglot")
 
 
 def line(figure: Figure) -> str:

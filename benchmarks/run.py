@@ -24,6 +24,7 @@ BENCHMARKS = (
     "view_cost",
     "read_script",
     "sql_calls",
+    "tables",
 )
 RESULTS = Path(__file__).parents[1] / "out" / "bench.jsonl"
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+T = TypeVar("T")
 
 _LOCKED = {
     "enable_external_access": False,
@@ -38,6 +41,21 @@ def connection(tables: Mapping[str, Any], *, threads: int | None = None) -> Iter
         yield cursor
     finally:
         cursor.close()
+
+
+def interruptible(duck: DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """Return what ``work`` does with a connection; an interrupt of the kernel ends it (DuckDB overlooks it).
+
+    Raises:
+        KeyboardInterrupt: as soon as DuckDB has stopped.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="duckdb") as thread:
+        future = thread.submit(work)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            duck.interrupt()
+            raise
 
 
 @cache

@@ -14,7 +14,7 @@ from byzerllm_adapters.errors import ByzerError
 
 from .dialect import seed_of, to_duckdb
 from .duckdb_errors import explained
-from .engine import connection
+from .engine import connection, interruptible
 from .parsing import place
 from .sql_error import SqlError
 from .table import Table
@@ -44,7 +44,7 @@ def run(query: exp.Query, tables: Callable[[str], Table]) -> Table:
         try:
             if seed is not None:
                 duck.execute("select setseed($1)", [seed]).fetchall()
-            return Table(_rows(duck, sql))
+            return Table(interruptible(duck, lambda: _rows(duck, sql)))
         except duckdb.Error as error:
             raise explained(error, query, sources) from None
 

@@ -53,6 +53,7 @@ def run_query(query: exp.Query, tables: Callable[[str], Table]) -> Table:
     Raises:
         SqlError: an unknown table, column or function (the nearest name), types that do not go together, or whatever
             fails while it runs.
+        KeyboardInterrupt: the kernel was interrupted; DuckDB has stopped.
     """
     from .running import run
 

@@ -56,6 +56,7 @@ _TEMPLATES: Mapping[str, str] = {
     "hour": "hour(cast(:a as timestamp))",
     "minute": "minute(cast(:a as timestamp))",
     "second": "second(cast(:a as timestamp))",
+    "now": "cast(now() as timestamp)",
     "unix_timestamp/0": "cast(epoch(now()) as bigint)",
     "unix_timestamp/1": "cast(epoch(cast(try_cast(:a as timestamp) as timestamptz)) as bigint)",
     "from_unixtime/1": "strftime(to_timestamp(:a), '%Y-%m-%d %H:%M:%S')",

@@ -64,13 +64,11 @@ def _function(node: exp.Anonymous, types: Types) -> exp.Expression:
 
 def _literal(node: exp.Literal, _types: Types) -> exp.Expression:
     """Make a number with a point a double, as Python does: DuckDB's and Spark's is a decimal of so many digits."""
-    text = str(node.this)
-    exact = isinstance(node.parent, exp.TableSample) or (
-        isinstance(node.parent, exp.Cast) and node.parent.to.is_type("decimal")
-    )
-    return (
-        node if node.is_string or exact or "." not in text or "e" in text.lower() else exp.Literal.number(f"{text}e0")
-    )
+    text, parent = str(node.this), node.parent
+    if node.is_string or "." not in text or "e" in text.lower() or isinstance(parent, exp.TableSample):
+        return node
+    exact = isinstance(parent, exp.Cast) and parent.to.is_type("decimal")
+    return node if exact else exp.Literal.number(f"{text}e0")
 
 
 def _cast(node: exp.Cast, types: Types) -> exp.Expression:

@@ -106,10 +106,11 @@ def _readdress(part: exp.Expression, view: str, source: str, names: list[str]) -
     """Let what names a view's columns name them where they are now; ``source.*`` stays without them."""
     for column in list(part.find_all(exp.Column)):
         star, table = isinstance(column.this, exp.Star), column.table.lower()
-        if table == view.lower() and star:
+        of_view = bool(view) and table == view.lower()
+        if of_view and star:
             error = SqlError(f"{view}.* is not known here", do=f"name its columns: {', '.join(names)}")
             raise placed(error, column)
-        if table == view.lower():
+        if of_view:
             column.set("table", exp.to_identifier(source, quoted=True))
         elif table == source.lower() and star:
             hidden = column.this.args.get("except_") or []

@@ -9,7 +9,7 @@ import pytest
 
 HEAVY = (
     "torch", "ray", "transformers", "pandas", "pydantic", "lark", "numpy", "matplotlib", "ipywidgets", "anywidget",
-    "deepspeed", "peft", "pyarrow", "duckdb", "psutil",
+    "deepspeed", "peft", "pyarrow", "duckdb", "sqlglot", "psutil",
 )  # fmt: skip
 
 

@@ -232,3 +232,24 @@ def error_of(sql: str) -> SqlError | None:
     except SqlError as error:
         return error
     return None
+
+
+def test_the_query_of_the_first_document_is_read() -> None:
+    sql = """select
+llama_13b_chat(llm_param(map(
+              "user_role","User",
+              "temperature",0.3,
+              "instruction",llm_prompt('
+你好，请记住我的名字：{0}
+',array("祝威廉"))，
+              "generation.image","https://www.baidu.com/img/flexible/logo/pc/result.png",
+
+)))
+
+ as q"""
+    parsed = parse_query(sql, VARIABLES.get)
+    [call] = [node for node in parsed.find_all(exp.Anonymous) if node.name == "llama_13b_chat"]
+    assert sql[call.meta["start"] : call.meta["end"] + 1] == "llama_13b_chat"
+    keys = parsed.find(exp.VarMap).args["keys"].expressions
+    assert [key.name for key in keys] == ["user_role", "temperature", "instruction", "generation.image"]
+    assert parsed.selects[0].alias == "q"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +120,7 @@ def test_columns_are_named_as_in_spark_and_told_apart(sql: str, names: list[str]
         ("max(dt)", "date32[day]"),
         ("max(ts)", "timestamp[us]"),
         ("current_timestamp()", "timestamp[us]"),
+        ("now()", "timestamp[us]"),
         ("uuid()", "large_string"),
         ("to_json(named_struct('a', 1))", "large_string"),
         ("null", "null"),
@@ -183,6 +187,16 @@ def test_a_query_can_be_run_again_and_by_several_threads() -> None:
     assert len(found) == 4
     assert all(one == found[0] for one in found)
     assert parsed.sql() == before
+
+
+def test_an_interrupt_ends_a_query_and_the_next_one_runs() -> None:
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        query("select count(*) from range(10000000) a join range(10000000) b on a.id * 7 % 13 != b.id % 11")
+    assert time.monotonic() - begun < 60
+    assert rows("select 1") == [(1,)]
 
 
 def test_only_the_named_tables_are_asked_for_each_once() -> None:

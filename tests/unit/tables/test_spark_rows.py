@@ -29,6 +29,7 @@ from tests.unit.tables.sql import query, rows
         ("select id, k, v from t lateral view explode(m) e as k, v", [(1, "k", 1)]),
         ("select id, e.col from t lateral view explode(xs) e", [(1, 1), (1, 2)]),
         ("select t.id, e.v from t lateral view explode(xs) e as v where e.v > 1", [(1, 2)]),
+        ("select id as c, v from t lateral view explode(xs) as v order by c desc, v", [(1, 1), (1, 2)]),
         ("select a.id, v from t as a lateral view explode(a.xs) e as v", [(1, 1), (1, 2)]),
         (
             "select a, b from t lateral view explode(xs) e as a lateral view explode(array(e.a, a * 10)) f as b",
