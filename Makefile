@@ -35,7 +35,7 @@ bench: $(VENV)/.installed-dev
 
 # What is made from declarations; tests/unit/parameters/test_docs.py fails when it is stale.
 docs: $(VENV)/.installed
-	$(BIN)/python -m byzerllm_magics.parameters > docs/parameters.md
+	$(BIN)/python -m byzerllm_magics.parameters
 
 requirements:
 	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON) (Debian, Ubuntu: apt-get install python3 python3-venv)"; exit 1; }

@@ -8,21 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .language.forms import FORMS
 from .magics import SUBCOMMANDS
 
 if TYPE_CHECKING:
     from .session import Session
 
-STATEMENTS = (
-    "!byzerllm setup",
-    "!byzerllm model remove",
-    "!byzerllm model exists",
-    "set",
-    "load",
-    "select",
-    "run command as LLM.`` where",
-    "run",
-)
 CELLS = ("setup", "run")
 _OF_JOBS = ("attach", "wait", "stop", "logs")
 _PATHS = ("localModelDir", "localDataDir", "localPathPrefix", "tokenizer_path", "resume_from_checkpoint")
@@ -94,7 +85,7 @@ def _of_body(session: Session, cell: str, body: str) -> Offer | None:
     statement = body[_beginning_of_statement(body) :]
     first = statement.split(maxsplit=1)[0].lower() if statement.split() else ""
     if cell == "" and (match := _BEGINNING.fullmatch(statement)) and not _is_within(first, match["word"]):
-        return _offer(match["word"], STATEMENTS, "statement")
+        return _offer(match["word"], [form.begins for form in FORMS], "statement")
     if first in ("select", "with"):
         return _of_query(session, statement)
     if match := _LOADED.search(statement):

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_magics.language import parse_script
+from byzerllm_magics.language.forms import FORMS
 from byzerllm_magics.parameters import GROUPS, keys_of, search_text
+from byzerllm_magics.parameters.__main__ import with_statements
 from byzerllm_magics.parameters.help import reference_page
 from byzerllm_trainers.optimization_parameters import SfftParameters, SftParameters
 
@@ -15,6 +18,16 @@ PAGE = Path(__file__).parents[3] / "docs" / "parameters.md"
 
 def test_the_reference_page_is_the_one_that_the_declarations_make():
     assert PAGE.read_text(encoding="utf-8") == reference_page(), "make docs"
+
+
+def test_the_readmes_table_of_statements_is_the_one_that_the_forms_make():
+    readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert readme == with_statements(readme), "make docs"
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.begins)
+def test_every_statement_of_that_table_can_be_read(form):
+    assert len(parse_script(form.example)) == 1
 
 
 def test_the_page_has_a_row_for_every_key():
