@@ -43,8 +43,8 @@ def test_an_empty_question_and_chinese_are_answered(served):
 
 def test_a_request_that_cannot_be_is_refused_at_once(served):
     model, tokenizer = served
-    with pytest.raises(ByzerError, match=r"generation\.image"):
-        model.stream_chat(tokenizer, "Hello", image="x")
+    with pytest.raises(ByzerError, match=r"generation\.picture"):
+        model.stream_chat(tokenizer, "Hello", picture="x")
     with pytest.raises(ByzerError, match="template refuses"):
         model.stream_chat(tokenizer, "Hello", [{"role": "tool", "content": "x"}])
     with pytest.raises(ByzerError, match="model's context is 128"):
