@@ -113,6 +113,9 @@ def read(declaration: type[P], raw: Mapping[str, object]) -> P:
         spelled = {key.name: written for key, written, _ in found.values()}
         by_path = {key.path: key for key in declared(declaration)} | {path: key for path, (key, *_) in found.items()}
         problems += [_problem(details, by_path, spelled) for details in error.errors()]
+    # a key that was mistyped is not missing besides
+    meant = {problem.do for problem in problems}
+    problems = [p for p in problems if not (p.what == _missing(p.key) and _did_you_mean(p.key) in meant)]
     if problems:
         order = {written: index for index, written in enumerate(raw)}
         raise ParameterError(tuple(sorted(problems, key=lambda p: order.get(p.key, len(order)))))
@@ -173,8 +176,16 @@ def _unknown(written: str, plain: str, declaration: type[Parameters]) -> Problem
         return Problem(written, f"{plain} is not used here", home.refused[name])
     known = {_comparable(spelling): key.name for spelling, key in by_spelling(declaration).items()}
     near = difflib.get_close_matches(_comparable(plain), known, n=1, cutoff=0.7)
-    do = f"did you mean {known[near[0]]}?" if near else "leave it out; `%byzerllm params` lists what is known"
+    do = _did_you_mean(known[near[0]]) if near else "leave it out; `%byzerllm params` lists what is known"
     return Problem(written, f"{written} is not a known parameter", do)
+
+
+def _did_you_mean(key: str) -> str:
+    return f"did you mean {key}?"
+
+
+def _missing(key: str) -> str:
+    return f"{key} is missing"
 
 
 def _comparable(key: str) -> str:
@@ -212,7 +223,7 @@ def _problem(
         return Problem(spelled.get(named, named), context["what"], context["do"])
     written = spelled.get(key.name, key.name)
     if details["type"] == "missing":
-        return Problem(key.name, f"{key.name} is missing", f'add {key.name}="…": {key.field.description}')
+        return Problem(key.name, _missing(key.name), f'add {key.name}="…": {key.field.description}')
     given = f"{written}={_quoted(MASK if is_secret(written) else details['input'])}"
     if details["type"] == PROBLEM:
         return Problem(written, f"{given} {context['what']}", context["do"])

@@ -32,12 +32,27 @@ def as_text(table: Table) -> str:
 
 
 def as_html(table: Table) -> str:
-    """Return the first rows as an HTML table; colours are the page's own, light or dark."""
+    """Return the first rows as an HTML table, numbers at the right; colours are the page's own, light or dark."""
     names, rows = _cells(table)
-    head = "".join(f"<th>{_escaped(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    sides = _sides(table)
+    head = "".join(f"<th{side}>{_escaped(name)}</th>" for name, side in zip(names, sides, strict=True))
+    body = "".join(
+        f"<tr>{''.join(f'<td{side}>{_escaped(cell)}</td>' for cell, side in zip(row, sides, strict=True))}</tr>"
+        for row in rows
+    )
     columns = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if names else ""
     return f'<div class="tex2jax_ignore mathjax_ignore">{columns}<small>{_escaped(_summary(table))}</small></div>'
+
+
+def _sides(table: Table) -> list[str]:
+    """Return a style for each column that is shown: pages put all cells of a table at the right."""
+    import pyarrow as pa
+
+    def is_number(kind: pa.DataType) -> bool:
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+    shown = list(table.schema)[:COLUMNS]
+    return ["" if is_number(field.type) else ' style="text-align:left"' for field in shown]
 
 
 def _summary(table: Table) -> str:

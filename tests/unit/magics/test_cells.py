@@ -116,6 +116,9 @@ def test_an_undefined_name_is_shown_at_its_place(run: Any, shell: Any, statement
 def test_a_wrong_key_is_shown_at_its_place(run: Any) -> None:
     ran = run('%%byzerllm run\naction="infer"\nlocalModelDri="a"\nudfName="chat"\n')
     assert isinstance(ran.error, ByzerError)
+    assert ran.lines[0] == "LanguageError: localModelDri is not a known parameter", (
+        "it is mistyped, not missing besides"
+    )
     assert "line 2" in ran.text
     assert "localModelDir" in ran.text
     assert len(ran.lines) <= 5

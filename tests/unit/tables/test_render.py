@@ -40,8 +40,8 @@ def test_colours_are_the_pages_own() -> None:
 def test_wide_and_long_tables_stay_small() -> None:
     wide = pa.table({f"column_{k}": ["<&>" * 1_000] * 100 for k in range(500)})
     table = Table(wide)
-    assert len(table._repr_html_()) < 16_000
-    assert len(repr(table)) < 16_000
+    assert len(table._repr_html_()) < 20_000
+    assert len(repr(table)) < 20_000
     assert "488 more columns: column_12, column_13" in repr(table)
 
 
@@ -55,3 +55,8 @@ def test_nested_values_and_numbers_are_short() -> None:
     assert repr(table).splitlines()[1].startswith("0.333333  [0.5, 0.5")
     assert "{'a': 1}" in repr(table)
     assert len(repr(table)) < 1_000
+
+
+def test_texts_stand_at_the_left_and_numbers_where_the_page_puts_them():
+    html = Table(pa.table({"word": ["a"], "number": [1]}))._repr_html_()
+    assert '<td style="text-align:left">a</td><td>1</td>' in html
