@@ -27,7 +27,6 @@ from .language import (
 )
 from .language.places import Lines
 from .parameters import at_the_caret, configure, route
-from .parameters.cell import Parametrised, assignments_of, without_secrets
 from .parameters.repartition import RepartitionParameters
 
 if TYPE_CHECKING:
@@ -46,8 +45,7 @@ def check(session: Session, statements: Sequence[Statement], text: str) -> None:
     checker = _Checker(session, text)
     problems = [problem for statement in statements for problem in checker.problems(statement)]
     if problems:
-        written = [s for s in statements if isinstance(s, Parametrised)]
-        raise problem_error(without_secrets(text, [a for s in written for a in assignments_of(s)]), problems)
+        raise problem_error(text, problems)
 
 
 class _Checker:

@@ -24,6 +24,7 @@ from .language import (
     problem_error,
     substitute,
 )
+from .language.secrets import without_secrets
 from .parameters import at_the_caret
 from .parameters.cell import Parametrised
 from .tables.sql_error import SqlError
@@ -123,8 +124,8 @@ def _run(session: Session, statement: Statement, progress: Callable[[str], None]
 
 
 def title(statement: Statement, text: str) -> str:
-    """Return a statement's first line, as progress and errors name it."""
-    written = " ".join(text[statement.span.start : statement.span.end].split())
+    """Return a statement's beginning, as progress and errors name it."""
+    written = " ".join(without_secrets(text)[statement.span.start : statement.span.end].split())
     return written if len(written) <= 60 else f"{written[:59]}…"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from byzerllm_adapters.errors import ByzerError
 
 from .places import Span
+from .secrets import without_secrets
 
 SOURCE_WIDTH = 90
 """Columns of a source line that are shown; a longer one is clipped around the caret."""
@@ -55,7 +56,7 @@ def _named(problems: Sequence[Problem]) -> str:
 def _place(text: str, span: Span) -> str:
     """Return the position, the source line and a caret below it (without the text: the position alone)."""
     position = f"line {span.line}, column {span.column}:"
-    lines = text.split("\n")
+    lines = without_secrets(text).split("\n")
     if not text or span.line > len(lines):
         return position.rstrip(":")
     source = lines[span.line - 1].rstrip("\r").replace("\t", " ")

@@ -6,6 +6,8 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
+from byzerllm_adapters.secret_values import is_secret
+
 if TYPE_CHECKING:
     from lark import Token
 
@@ -153,6 +155,8 @@ def _after_value(piece: list[Token], index: int) -> Fault | None:
         )
     bare = index > 1 and previous.type == "WORD" and piece[index - 2].type == "_EQ"
     if bare and previous.line == token.line:
+        if index > 2 and is_secret(piece[index - 3].strip("`")):
+            return "a word follows a value without quotes", "quote a value with spaces"
         do = f'quote a value with spaces: "{_short(previous)} {_short(token)}"'
         return f"`{_short(token)}` follows a value without quotes", do
     return None
@@ -211,7 +215,7 @@ def unclosed(quote: str, closer: str | None, hint: str) -> Fault:
 
 def missing_equals(word: str, value: str) -> Fault:
     """Return that `num_gpus 2` lacks its `=`."""
-    return f"`=` is missing after {word}", f"write {word}={value if len(value) < 40 else '…'}"
+    return f"`=` is missing after {word}", f"write {word}={value if len(value) < 40 and not is_secret(word) else '…'}"
 
 
 def misplaced_mode(word: str, mode: str | None, after_settings: bool) -> Fault | None:

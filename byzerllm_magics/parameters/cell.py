@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from byzerllm_adapters.parameters import ParameterError, Problem
-from byzerllm_adapters.secret_values import is_secret
 
 from ..language import Assignment, LanguageError, Load, Repartition, RunLLM, Setup, Span, problem_error
 
@@ -45,18 +43,7 @@ def at_the_caret(error: ParameterError, text: str, statement: Parametrised) -> L
     spans = {a.key: Span.of(text, a.key_span.start, a.value_span.end) for a in assignments}
     if isinstance(statement, Setup) and statement.mode is not None and statement.mode_span is not None:
         spans[statement.mode] = statement.mode_span
-    return problem_error(
-        without_secrets(text, assignments), [(spans.get(p.key, statement.span), p.what, p.do) for p in error.problems]
-    )
-
-
-def without_secrets(text: str, assignments: Iterable[Assignment]) -> str:
-    """Return the cell with the values of secrets starred out, so that a source line can be shown; places stay."""
-    for assignment in assignments:
-        if is_secret(assignment.key):
-            span = assignment.value_span
-            text = text[: span.start] + re.sub(r"[^\n]", "*", text[span.start : span.end]) + text[span.end :]
-    return text
+    return problem_error(text, [(spans.get(p.key, statement.span), p.what, p.do) for p in error.problems])
 
 
 def assignments_of(statement: Parametrised) -> tuple[Assignment, ...]:
