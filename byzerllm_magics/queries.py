@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,14 +19,16 @@ def run(session: Session, sql: str, progress: Callable[[str], None]) -> Table:
     Raises:
         ByzerError: the query cannot be read or run.
     """
+    from .tables.carried_errors import carry_errors
     from .tables.llm_functions import rewrite
     from .tables.model_calls import Models, run_with_models
     from .tables.select import parse_query, run_query
 
     names = session.texts()
     query = parse_query(sql, names.get, names=names)
+    tables = cache(session.tables.table)
     if not _may_call(query):
-        return run_query(rewrite(query), session.tables.table)
+        return run_query(rewrite(carry_errors(query, tables, lambda _: [])), tables)
 
     def ask(model: str, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         from .cluster.answers import answer_all
@@ -36,7 +39,7 @@ def run(session: Session, sql: str, progress: Callable[[str], None]) -> Table:
         )
 
     models = Models(session.own_models(), ask)
-    table = run_with_models(query, session.tables.table, models, run_query)
+    table = run_with_models(carry_errors(query, tables, models.calls_in), tables, models, run_query)
     for line in _remarks(models):
         print(line)
     return table

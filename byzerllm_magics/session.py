@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
@@ -12,8 +11,6 @@ from byzerllm_adapters.errors import ByzerError
 from .tables import Catalog
 
 if TYPE_CHECKING:
-    from byzerllm_adapters.parameters import Parameters
-
     from .cluster.chat import Exchange
     from .cluster.connection import ClusterInfo
     from .cluster.deployments import Deployment
@@ -76,9 +73,10 @@ class Session:
         from byzerllm_adapters.parameters import read
 
         from .parameters import SetupSettings, configure
+        from .parameters.notes import tell_notes
 
         self._settings = configure(self.settings, mode, settings or {})
-        _tell_notes(read(SetupSettings, settings or {}))
+        tell_notes(read(SetupSettings, settings or {}))
 
     def setup(self, mode: str | None = None, **settings: object) -> ClusterInfo:
         """Change settings, connect to the cluster (start the embedded one) and describe it.
@@ -156,95 +154,22 @@ class Session:
         Raises:
             ByzerError: bad input; nothing was started then. A model that does not load.
         """
+        from .llm_statement import deploy, train
         from .parameters import route
 
         raw = {**(parameters or {}), **more}
         if route(raw) == "infer":
-            return self._deploy(raw)
-        job = self._train(raw)
+            deployment = deploy(self, raw)
+            self._last_model = deployment.name
+            return deployment
+        job = train(self, raw)
         if wait or (wait is None and not job.detached):
             job.wait()
         return job
 
-    def _deploy(self, raw: Mapping[str, object]) -> Deployment:
-        from byzerllm_adapters.infer_parameters import InferParameters
-        from byzerllm_adapters.model_folder import check_model_folder
-        from byzerllm_adapters.parameters import as_strings, read
-        from byzerllm_adapters.registry import check_name
-
-        from .cluster import deployments
-
-        parameters = read(InferParameters, raw)
-        check_name(parameters.pretrained_model_type)
-        _tell_notes(parameters)
-        folder = parameters.local_model_dir
-        if folder is not None and not parameters.reconnect:
-            self._await_model(folder)
-            folder = str(check_model_folder(folder))
-        self.connect()
-        owner, name = self.settings.owner, parameters.udf_name
-        running = any(each.name == name for each in deployments.listed(owner))
-        if parameters.reconnect and (running or folder is None):
-            self._last_model = name
-            return deployments.get(name, owner)
-        if parameters.reconnect:
-            print(f"No model {name} runs to reconnect to: it is deployed now.")
-            folder = str(check_model_folder(str(folder)))
-        elif running:
-            print(f"Model {name} was deployed before: the new one replaces it.")
-        keys = as_strings(parameters, raw)
-        keys |= {"localModelDir": str(folder), "pretrainedModelType": parameters.pretrained_model_type}
-        deployment = deployments.deploy(parameters, keys, sys_conf=self.sys_conf(), owner=owner)
-        self._conversations.pop(name, None)  # said to another model
-        self._last_model = name
-        return deployment
-
-    @staticmethod
-    def _await_model(path: str) -> None:
-        """Wait for the job that makes a model folder, if one is at it.
-
-        Raises:
-            ByzerError: the job failed.
-        """
-        from .cluster import jobs
-        from .widgets.job_state import ENDED
-
-        for job in jobs.listed():
-            if job.folder.model.resolve() == Path(path).resolve() and job.state not in ENDED:
-                print(f"Waiting for job {job.name}, which makes this model.")
-                job.wait()
-
-    def _train(self, raw: Mapping[str, object]) -> Job:
-        from byzerllm_adapters.parameters import read
-        from byzerllm_trainers.submit import submit
-        from byzerllm_trainers.train_parameters import TrainParameters
-
-        from .cluster import jobs
-
-        given = {key: raw[key] for key in ("inputTable", "evalTable") if key in raw}
-        # Python code has the DataFrame itself
-        raw = {**raw, **{key: f"a {type(data).__name__}" for key, data in given.items() if not isinstance(data, str)}}
-        parameters = read(TrainParameters, raw)
-        parameters.require_data()
-        _tell_notes(parameters)
-        self._await_model(parameters.local_model_dir)
-        tables = {key: self.table(data) for key, data in given.items() if data}
-        self.connect()
-        settings = self.settings
-        folder = submit(
-            raw,
-            owner=settings.owner,
-            workers=max(1, settings.num_gpus),
-            num_cpus=settings.num_cpus,
-            resources=settings.resource.model_extra,
-            table=tables.get("inputTable"),
-            eval_table=tables.get("evalTable"),
-        )
-        jobs.remember(folder)
-        job = jobs.Job(folder, detached=parameters.detached)
-        if parameters.output_table:
-            self.tables[parameters.output_table] = job
-        return job
+    def forget(self, model: str) -> None:
+        """Begin a new conversation with a model at its next question."""
+        self._conversations.pop(model, None)
 
     def sys_conf(self) -> dict[str, str]:
         """The settings as adapters get them: text under the language's names."""
@@ -293,7 +218,7 @@ class Session:
         from .tables.repartition import repartition
 
         wanted = read(RepartitionParameters, options)
-        self.tables[table] = found = repartition(self.tables.table(source), wanted.partition_num, wanted.columns)
+        self.tables[table] = found = repartition(self.table(source), wanted.partition_num, wanted.columns)
         return found
 
     def script(self, text: str, observer: Observer | None = None) -> Any:
@@ -306,15 +231,15 @@ class Session:
 
         return run_script(self, text, observer or Silent())
 
-    def table(self, name: object) -> Any:
-        """Return a table as an Arrow table: one of the session's, a DataFrame variable, or a DataFrame itself.
+    def table(self, data: object) -> Table:
+        """Return a table: one of the session's or a DataFrame variable by its name, or a DataFrame itself.
 
         Raises:
-            ByzerError: there is none of that name; the nearest name.
+            ByzerError: there is none of that name (the nearest name), or it is not a table.
         """
-        from byzerllm_trainers.deepspeed_train import as_table
+        from .tables.catalog import table_of
 
-        return self.tables.table(name).arrow() if isinstance(name, str) else as_table(name)
+        return self.tables.table(data) if isinstance(data, str) else table_of(data)
 
     def table_names(self) -> list[str]:
         """Names of all tables and DataFrame variables."""
@@ -360,7 +285,7 @@ class Session:
 
         self.connect(start=False)
         deployments.undeploy(name, self.settings.owner)
-        self._conversations.pop(name, None)
+        self.forget(name)
         if self._last_model == name:
             self._last_model = None
 
@@ -421,11 +346,3 @@ class Session:
         from .cluster import jobs
 
         return jobs.find(name)
-
-
-def _tell_notes(parameters: Parameters) -> None:
-    """Print what there is to know about keys that were given: without effect here, something else in its place."""
-    from byzerllm_adapters.keys import notes
-
-    for note in notes(parameters):
-        print(note)

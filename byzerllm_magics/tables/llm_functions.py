@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from byzerllm_adapters.errors import ByzerError
 
+from .table import HIDDEN_PREFIX
+
 if TYPE_CHECKING:
     from sqlglot import exp
-
-HIDDEN_ERROR = "__error_of_"
-"""What the name of the hidden column begins with that holds the errors of a column of answers."""
 
 
 def rewrite(query: exp.Expr) -> exp.Expr:
@@ -109,7 +108,7 @@ def _error(arguments: list[exp.Expr]) -> exp.Expr:
     [answer] = _exactly(1, "llm_error", arguments, "llm_error(answer)")
     if not isinstance(answer, exp.Column):
         raise ByzerError("llm_error takes a column of answers", do="select chat(…) as answer … and llm_error(answer)")
-    return exp.column(HIDDEN_ERROR + answer.name, table=answer.args.get("table"), quoted=True)
+    return exp.column(HIDDEN_PREFIX + answer.name, table=answer.args.get("table"), quoted=True)
 
 
 FUNCTIONS: dict[str, Callable[[list[exp.Expr]], exp.Expr]] = {

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
 
-from .llm_functions import HIDDEN_ERROR, is_llm_function, rewrite
+from .llm_functions import is_llm_function, rewrite
 from .requests import for_replica, read_request, write_response
-from .table import Table
+from .table import HIDDEN_PREFIX, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -179,7 +179,7 @@ class _Staging:
                 calling[index] = _with_columns(expression, columns)
         last = self._last(stage, selected, calling)
         columns_ = [pair for i in range(len(selected)) for pair in ([last[i]] if i in last else plain[i])]
-        columns_ += [(HIDDEN_ERROR + last[i][0], errors) for i, errors in self._errors(stage, calling).items()]
+        columns_ += [(HIDDEN_PREFIX + last[i][0], errors) for i, errors in self._errors(stage, calling).items()]
         return Table(pa.table([column for _, column in columns_], names=[name for name, _ in columns_]))
 
     def _without_pieces(self, projection: exp.Expr) -> exp.Expr:
@@ -257,7 +257,7 @@ class _Staging:
             self._responses += 1
             responses, errors = _ask(self._models, model, text.to_pylist(), _errors_of(stage, call).to_pylist())
             stage = stage.append_column(name, [_texts(responses)])
-            stage = stage.append_column(HIDDEN_ERROR + name, [_texts(errors)])
+            stage = stage.append_column(HIDDEN_PREFIX + name, [_texts(errors)])
         return stage, columns
 
     def _last(
@@ -312,7 +312,7 @@ def _errors_of(stage: pa.Table, expression: exp.Expr) -> pa.ChunkedArray:
     import pyarrow.compute as pc
     from sqlglot import exp
 
-    used = [HIDDEN_ERROR + c.name for c in expression.find_all(exp.Column) if c.name.startswith("__r")]
+    used = [HIDDEN_PREFIX + c.name for c in expression.find_all(exp.Column) if c.name.startswith("__r")]
     return pc.coalesce(pa.chunked_array([pa.nulls(len(stage), pa.string())]), *[stage.column(name) for name in used])
 
 

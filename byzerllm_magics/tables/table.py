@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from . import render
@@ -58,9 +59,20 @@ class Table:
         return list(self.schema.names)
 
     @property
+    def columns_with_errors(self) -> list[str]:
+        """Names of the columns of answers: those that have a hidden column beside them."""
+        hidden = (name for name in self._base.column_names if name.startswith(HIDDEN_PREFIX))
+        return [name.removeprefix(HIDDEN_PREFIX) for name in hidden]
+
+    @property
     def partitions(self) -> int:
         """How many partitions; some may be empty."""
         return len(self._bounds) - 1
+
+    @property
+    def partition_sizes(self) -> list[int]:
+        """How many rows each partition has."""
+        return [end - begin for begin, end in pairwise(self._bounds)]
 
     # -- rows ---------------------------------------------------------------------------------------------
 
@@ -70,7 +82,7 @@ class Table:
 
     def __iter__(self) -> Iterator[pa.Table]:
         """Yield each partition, hidden columns included: a slice, or a copy of that partition's rows alone."""
-        for begin, end in zip(self._bounds, self._bounds[1:], strict=False):
+        for begin, end in pairwise(self._bounds):
             yield self._rows(begin, end)
 
     def head(self, rows: int) -> pa.Table:

@@ -11,6 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from byzerllm_trainers import recipe
+from byzerllm_trainers.job_request import read_request
+from byzerllm_trainers.own_partitions import OwnPartitions
 from tests.cluster.documents import FOLDER, PRELUDE, Block, blocks, documents
 from tests.tiny import instructions, make_model
 
@@ -137,6 +140,9 @@ def test_pretraining_by_a_script_that_repartitions_first(found: list[Block], use
     assert job.name == "sfft-wiliam-llama2-pretrain"
     assert user.tables.table("finalTrainData").partitions == 2
     ended(job)
+    own = recipe.find("sfft").plan(recipe.Job(job.folder, read_request(job.folder)))
+    assert isinstance(own, OwnPartitions), 'keepPartitionNum="true"'
+    assert [step["tokens"] for step in job.folder.metrics()] == [own.counts(k)[1] for k in range(len(job.metrics()))]
 
 
 def test_pretraining_with_the_documents_deepspeed_configuration(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,14 @@ from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.rows import to_messages
 
-from .job_folder import JobFolder
+from .job_folder import JobFolder, read_json, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_FILE = "rows.parquet"
 EVAL_ROWS_FILE = "eval-rows.parquet"
+PARTITIONS_FILE = "partitions.json"
 READ_AT_ONCE = 4096
 """Rows that are in memory at a time."""
 
@@ -27,6 +29,18 @@ def keep_rows(folder: JobFolder, table: pa.Table, file: str = ROWS_FILE) -> None
     import pyarrow.parquet as pq
 
     pq.write_table(table, folder.data / file)
+
+
+def keep_partitions(folder: JobFolder, sizes: Sequence[int]) -> None:
+    """Store how many rows each partition of the job's table has."""
+    write_json(folder.data / PARTITIONS_FILE, {"rows": [0, *accumulate(sizes)]})
+
+
+def partitions(folder: JobFolder) -> list[int] | None:
+    """Return where the partitions of the job's table begin and end among its rows; None: all rows are one whole."""
+    kept = folder.data / PARTITIONS_FILE
+    bounds: list[int] | None = read_json(kept)["rows"] if kept.exists() else None
+    return bounds
 
 
 def eval_rows(folder: JobFolder) -> Iterator[Mapping[str, Any]] | None:

@@ -122,7 +122,8 @@ def sft_train(
     """Fine-tune on conversations with LoRA; the call trains and returns when it is done.
 
     Args:
-        data_refs: Tables of rows (pandas or Arrow); empty: ``localDataDir`` is read.
+        data_refs: Tables of rows (pandas or Arrow); empty: ``localDataDir`` is read. Each is one partition
+            for ``keepPartitionNum``.
         train_params: Keys of the ``run command as LLM`` statement; ``detached="true"`` returns at once.
         conf: Settings (``num_gpus``, ``num_cpus``, ``OWNER``, ``resource.NAME``).
         sys_conf: The same under the other name that the documents use.
@@ -160,6 +161,7 @@ def _train(
         num_cpus=float(conf["num_cpus"]) if "num_cpus" in conf else None,
         resources={k.removeprefix("resource."): float(v) for k, v in conf.items() if k.startswith("resource.")},
         table=as_table(data_refs) if data_refs else None,
+        partitions=[as_table(part).num_rows for part in data_refs] or None,
     )
     if "detached" not in train_params or not read(TrainParameters, train_params).detached:
         wait(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from byzerllm_adapters.errors import ByzerError
@@ -97,21 +98,33 @@ def finished(folder: JobFolder, event: Record) -> Record:
 
 
 def result_row(folder: JobFolder) -> Record:
-    """One row that says what a job did: what ``outputTable`` and the plain calls return."""
+    """One row that says what a job did: what ``outputTable`` and the plain calls return.
+
+    Paths are absolute, ``started`` is UTC, losses are of the first and the last step, ``eval_loss`` and
+    ``eval_accuracy`` of the model that the job ends with. None: it is not known (yet), or there is none.
+    """
     from .job_request import read_request
 
-    request = read_request(folder)
-    events = folder.events()
+    request, events, metrics = read_request(folder), folder.events(), folder.metrics()
     last = next((e for e in reversed(events) if e["event"] in FINAL_STATES), {"event": "running"})
-    metrics = folder.metrics()
+    evaluated = [record for record in metrics if "eval_loss" in record]
+    of_model = [record for record in evaluated if record["step"] == last.get("model_step")] or evaluated or [{}]
     return {
         "name": folder.name,
         "status": last["event"],
-        "model": str(folder.model) if folder.model.exists() else None,
+        "error": last["error"][0] if "error" in last else None,
+        "owner": request.owner,
+        "method": request.train.pretrained_model_type,
         "base": request.parameters.get("localModelDir"),
+        "model": str(folder.model) if folder.model.exists() else None,
+        "folder": str(folder.root),
+        "workers": request.workers,
         "steps": metrics[-1]["step"] if metrics else 0,
         "tokens": sum(record["tokens"] for record in metrics),
         "first_loss": metrics[0]["loss"] if metrics else None,
         "last_loss": metrics[-1]["loss"] if metrics else None,
+        "eval_loss": of_model[-1].get("eval_loss"),
+        "eval_accuracy": of_model[-1].get("eval_accuracy"),
+        "started": datetime.fromtimestamp(events[0]["time"], UTC) if events else None,
         "seconds": last.get("seconds"),
     }

@@ -57,13 +57,21 @@ class Step:
 
 
 class Plan(Protocol):
-    """A data order. ``step(index)`` may be asked for in any order, on any rank, after any restart."""
+    """A data order. Any step may be asked for in any order, on any rank, after any restart."""
 
     steps_per_epoch: int
 
     def step(self, index: int, rank: int) -> Step:
         """Return the step with this global index, counted from 0 over all epochs."""
         ...
+
+    def counts(self, index: int) -> tuple[int, int]:
+        """Return supervised and real tokens of the step over all ranks, without making its batches."""
+        ...
+
+
+class NothingToLearn(ByzerError):
+    """There is no token that a model could learn to predict."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +98,14 @@ class GroupedRows:
         grouped: False: steps take the examples as they are shuffled, whatever their length.
 
     Raises:
-        ByzerError: there is no example with a supervised token.
+        NothingToLearn: there is no example with a supervised token.
     """
 
     def __init__(self, shards: Shards, layout: Layout, *, grouped: bool = True) -> None:
         self._shards, self._layout, self._grouped = shards, layout, grouped
         self._usable = np.flatnonzero(shards.targets > 0)
         if not len(self._usable):
-            raise ByzerError(
+            raise NothingToLearn(
                 "no example has a token to learn: every answer is empty or cut off",
                 do='check the rows, or raise "sft.max_seq_length"',
             )
@@ -105,16 +113,21 @@ class GroupedRows:
 
     def step(self, index: int, rank: int) -> Step:
         """Deal the step's rows to ranks and micro-batches; all ranks get rows of similar length."""
-        rows = self._epoch(index // self.steps_per_epoch)[index % self.steps_per_epoch]
+        rows = self._rows(index)
         rows = rows[np.argsort(-self._shards.lengths[rows], kind="stable")]
         layout = self._layout
         share = layout.rows * layout.world
         micro = [rows[i * share : (i + 1) * share][rank :: layout.world] for i in range(layout.accumulation)]
-        return Step(
-            batches=[self._batch(mine, fallback=int(rows[-1])) for mine in micro],
-            targets=int(self._shards.targets[rows].sum()),
-            tokens=int(self._shards.lengths[rows].sum()),
-        )
+        return Step([self._batch(mine, fallback=int(rows[-1])) for mine in micro], *self.counts(index))
+
+    def counts(self, index: int) -> tuple[int, int]:
+        """Return supervised and real tokens of the step."""
+        rows = self._rows(index)
+        return int(self._shards.targets[rows].sum()), int(self._shards.lengths[rows].sum())
+
+    def _rows(self, index: int) -> Longs:
+        """Return the examples of a step."""
+        return self._epoch(index // self.steps_per_epoch)[index % self.steps_per_epoch]
 
     @lru_cache(maxsize=2)  # noqa: B019 - one plan lives as long as its process
     def _epoch(self, epoch: int) -> list[Longs]:
@@ -146,14 +159,14 @@ class PackedStream:
     is the first token of the next.
 
     Raises:
-        ByzerError: there are fewer than two tokens.
+        NothingToLearn: there are fewer than two tokens.
     """
 
     def __init__(self, shards: Shards, layout: Layout, width: int) -> None:
         self._tokens, self._layout, self._width = shards.tokens, layout, width
         self._targets = len(shards.tokens) - 1
         if self._targets < 1:
-            raise ByzerError(
+            raise NothingToLearn(
                 "the text holds no tokens to train on", do="check the table's column or the folder's files"
             )
         self._windows = -(-self._targets // width)
@@ -161,13 +174,21 @@ class PackedStream:
 
     def step(self, index: int, rank: int) -> Step:
         """Deal the step's windows to ranks and micro-batches."""
-        epoch, within = divmod(index, self.steps_per_epoch)
-        layout = self._layout
-        mine = self._order(epoch)[within * layout.rows_per_step : (within + 1) * layout.rows_per_step]
+        windows, layout = self._windows_of(index), self._layout
         share = layout.rows * layout.world
-        micro = [mine[i * share : (i + 1) * share][rank :: layout.world] for i in range(layout.accumulation)]
-        targets = sum(self._length(int(window)) for window in mine)
-        return Step(batches=[self._batch(windows) for windows in micro], targets=targets, tokens=targets)
+        micro = [windows[i * share : (i + 1) * share][rank :: layout.world] for i in range(layout.accumulation)]
+        return Step([self._batch(mine) for mine in micro], *self.counts(index))
+
+    def counts(self, index: int) -> tuple[int, int]:
+        """Return the tokens of the step, twice: all are supervised."""
+        targets = sum(self._length(int(window)) for window in self._windows_of(index))
+        return targets, targets
+
+    def _windows_of(self, index: int) -> Longs:
+        """Return the windows of a step."""
+        epoch, within = divmod(index, self.steps_per_epoch)
+        begin = within * self._layout.rows_per_step
+        return self._order(epoch)[begin : begin + self._layout.rows_per_step]
 
     @lru_cache(maxsize=2)  # noqa: B019 - one plan lives as long as its process
     def _order(self, epoch: int) -> Longs:

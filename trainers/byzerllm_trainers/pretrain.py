@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,9 @@ from byzerllm_adapters.conversations import Encoded
 from byzerllm_adapters.errors import ByzerError
 
 from .job_folder import Record
+from .own_partitions import partition_counts
 from .packing import PackedStream, Plan
-from .recipe import Job, eval_layout, layout
-from .shards import open_shards
+from .recipe import Job, dealt, eval_layout
 from .tokenise import held_out_shards, tokenise
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ class Pretraining:
         """Tokenise the documents, each followed by the end token."""
         tokenizer = self.tokenizer(job)
         shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer))
-        self.plan(job)  # refuses an empty text
+        plan = self.plan(job)  # refuses an empty text
         self.held_out(job)
         counts = {"documents": len(shards), "tokens": len(shards.tokens)}
-        return counts | ({"held_out": len(held_out)} if held_out else {})
+        return counts | ({"held_out": len(held_out)} if held_out else {}) | partition_counts(shards, plan)
 
     def plan(self, job: Job) -> Plan:
         """Windows of ``sfft.max_length`` tokens, shuffled by seed."""
-        return PackedStream(open_shards(job.folder.shards), layout(job), _sfft(job).max_length)
+        return dealt(job, partial(PackedStream, width=_sfft(job).max_length))
 
     def held_out(self, job: Job) -> Plan | None:
         """The documents to evaluate on."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .job_folder import JobFolder, Record
 from .job_request import JobRequest
+from .own_partitions import own_partitions
 from .packing import Layout, Plan
+from .shards import Shards, open_shards
 
 if TYPE_CHECKING:
     import torch
@@ -72,10 +75,19 @@ def total_steps(recipe: Recipe, job: Job, plan: Plan) -> int:
     return job.request.loop.max_steps or planned
 
 
-def layout(job: Job) -> Layout:
-    """Return how the job's rows are dealt to its ranks."""
-    loop = job.request.loop
-    return Layout(rows=loop.rows, accumulation=loop.accumulation, world=job.request.workers, seed=loop.data_seed)
+def dealt(job: Job, make: Callable[[Shards, Layout], Plan]) -> Plan:
+    """Plan the job's prepared data: an equal share for each rank, or with ``keepPartitionNum`` partitions of its own.
+
+    Args:
+        job: Whose shards are dealt.
+        make: Plans examples for the ranks of a layout.
+
+    Raises:
+        NothingToLearn: there is no token to learn.
+    """
+    loop, shards = job.request.loop, open_shards(job.folder.shards)
+    layout = Layout(rows=loop.rows, accumulation=loop.accumulation, world=job.request.workers, seed=loop.data_seed)
+    return make(shards, layout) if shards.partitions is None else own_partitions(shards, layout, make)
 
 
 def eval_layout(job: Job) -> Layout:

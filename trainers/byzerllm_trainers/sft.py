@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ from byzerllm_adapters.errors import ByzerError
 from .corpus import messages_of
 from .engine import precision
 from .job_folder import Record
+from .own_partitions import partition_counts
 from .packing import GroupedRows, Plan
-from .recipe import Job, eval_layout, layout
-from .shards import open_shards
+from .recipe import Job, dealt, eval_layout
 from .tokenise import held_out_shards, tokenise
 
 if TYPE_CHECKING:
@@ -33,18 +34,19 @@ class SupervisedFineTuning:
         tokenizer, limit = self.tokenizer(job), job.request.train.sft.max_seq_length
         shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer, limit))
         unused = int((shards.targets == 0).sum())
-        self.plan(job)  # refuses data without anything to learn
+        plan = self.plan(job)  # refuses data without anything to learn
         self.held_out(job)
-        return {
+        counts = {
             "examples": len(shards) - unused,
             "examples_cut_off": unused,
             "tokens": int(shards.lengths.sum()),
             "supervised_tokens": int(shards.targets.sum()),
-        } | ({"held_out": len(held_out)} if held_out else {})
+        }
+        return counts | ({"held_out": len(held_out)} if held_out else {}) | partition_counts(shards, plan)
 
     def plan(self, job: Job) -> Plan:
         """Rows of similar length share a step, unless ``sft.group_by_length`` says otherwise."""
-        return GroupedRows(open_shards(job.folder.shards), layout(job), grouped=job.request.loop.group_by_length)
+        return dealt(job, partial(GroupedRows, grouped=job.request.loop.group_by_length))
 
     def held_out(self, job: Job) -> Plan | None:
         """The rows to evaluate on."""

@@ -2,13 +2,14 @@
 
 A shard folder holds three flat arrays and a manifest that is written last:
 ``tokens.bin`` (int32), ``mask.bin`` (uint8; 1 where the loss applies) and ``offsets.bin`` (int64, one more
-than there are examples). Example ``i`` is the slice ``offsets[i]:offsets[i + 1]`` of both.
+than there are examples). Example ``i`` is the slice ``offsets[i]:offsets[i + 1]`` of both. Where the table's
+partitions matter, the manifest says which examples each holds.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,11 +34,13 @@ class Shards:
         tokens: int32 ``[total]``, memory-mapped.
         mask: bool ``[total]``, memory-mapped; True where the loss applies.
         offsets: int64 ``[examples + 1]``.
+        partitions: Where the table's partitions begin and end among the examples, ascending; None: nobody asked.
     """
 
     tokens: Ints
     mask: Bools
     offsets: Longs
+    partitions: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -59,9 +62,14 @@ class Shards:
         span = slice(self.offsets[index], self.offsets[index + 1])
         return self.tokens[span], self.mask[span]
 
+    def between(self, begin: int, end: int) -> Shards:
+        """Return the examples ``begin:end`` alone; nothing is copied but their offsets."""
+        first, last = self.offsets[begin], self.offsets[end]
+        return Shards(self.tokens[first:last], self.mask[first:last], self.offsets[begin : end + 1] - first)
 
-def write_shards(folder: Path, examples: Iterable[Encoded]) -> Shards:
-    """Write ``examples`` and open them again."""
+
+def write_shards(folder: Path, examples: Iterable[Encoded], partitions: Sequence[int] | None = None) -> Shards:
+    """Write ``examples``, and where partitions begin and end among them; open them again."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
     offsets = array("q", [0])
@@ -71,7 +79,8 @@ def write_shards(folder: Path, examples: Iterable[Encoded]) -> Shards:
             mask.write(bytes(example.mask))
             offsets.append(offsets[-1] + len(example.ids))
     (folder / "offsets.bin").write_bytes(offsets.tobytes())
-    write_json(folder / "manifest.json", {"examples": len(offsets) - 1, "tokens": offsets[-1]})
+    manifest = {"examples": len(offsets) - 1, "tokens": offsets[-1], "partitions": partitions and list(partitions)}
+    write_json(folder / "manifest.json", manifest)
     return open_shards(folder)
 
 
@@ -89,4 +98,5 @@ def open_shards(folder: Path) -> Shards:
         tokens=mapped("tokens.bin", np.int32, total),  # type: ignore[arg-type]
         mask=mapped("mask.bin", np.bool_, total),  # type: ignore[arg-type]
         offsets=np.fromfile(folder / "offsets.bin", dtype=np.int64, count=examples + 1),
+        partitions=manifest["partitions"],
     )

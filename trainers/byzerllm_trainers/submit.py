@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from byzerllm_adapters.parameters import read
 from byzerllm_adapters.rows import detect_format
 
 from .checkpoint import find_checkpoint
-from .corpus import EVAL_ROWS_FILE, data_files, keep_rows, messages_of
+from .corpus import EVAL_ROWS_FILE, data_files, keep_partitions, keep_rows, messages_of
 from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
@@ -42,6 +42,7 @@ def submit(
     num_cpus: float | None = None,
     resources: Mapping[str, float] | None = None,
     table: pa.Table | None = None,
+    partitions: Sequence[int] | None = None,
     eval_table: pa.Table | None = None,
     get_model: Callable[[], Any] | None = None,
     driven: bool = False,
@@ -55,6 +56,7 @@ def submit(
         num_cpus: CPUs that Ray reserves for each worker; None: what leaves room for a deployment.
         resources: Custom Ray resources of each worker.
         table: The rows, in place of ``localDataDir``.
+        partitions: How many of the rows each partition has, for ``keepPartitionNum``; None: all are in one.
         eval_table: The rows of ``evalTable``.
         get_model: Builds the model in each worker, in place of ``localModelDir``'s weights (sfft only).
         driven: The caller starts the workers itself.
@@ -70,6 +72,7 @@ def submit(
     if get_model is None or not train.sfft.tokenizer_path:
         check_model_folder(train.local_model_dir)
     _check_data(train, table)
+    sizes = _own_partitions(train, table, partitions, workers)
     _check_eval_data(train, eval_table)
     name = train.name or f"{train.method}-{_plain(owner)}-{time.strftime('%Y%m%d-%H-%M-%S')}"
     request = JobRequest(
@@ -85,6 +88,8 @@ def submit(
     try:
         if table is not None:
             keep_rows(folder, table)
+        if sizes is not None:
+            keep_partitions(folder, sizes)
         if eval_table is not None:
             keep_rows(folder, eval_table, EVAL_ROWS_FILE)
         if get_model is not None:
@@ -136,6 +141,35 @@ def _check_rows(train: TrainParameters, table: pa.Table) -> None:
             f'pretraining needs a column "text"; this table has: {", ".join(table.column_names)}',
             do="rename the column, e.g. table.rename(columns={'value': 'text'})",
         )
+
+
+def _own_partitions(
+    train: TrainParameters, table: pa.Table | None, partitions: Sequence[int] | None, workers: int
+) -> Sequence[int] | None:
+    """Return the sizes of the partitions that ranks get whole; None: rows are shared equally.
+
+    Raises:
+        ByzerError: ``keepPartitionNum`` with files, or with fewer partitions than workers.
+    """
+    if not train.keep_partition_num:
+        return None
+    if table is None:
+        raise ByzerError(
+            "keepPartitionNum keeps the partitions of a table, and this job reads files",
+            where='in "keepPartitionNum"',
+            do="load the files into a table and give it as inputTable, or leave keepPartitionNum out",
+        )
+    sizes = [table.num_rows] if partitions is None else partitions
+    assert sum(sizes) == table.num_rows
+    if len(sizes) < workers:
+        raise ByzerError(
+            f"{workers} workers, and the table has {len(sizes)} partition{'s' * (len(sizes) > 1)}: "
+            "with keepPartitionNum each worker needs one of its own",
+            where='in "keepPartitionNum"',
+            do=f'run {train.input_table or "t"} as TableRepartition.`` where partitionNum="{workers}" as u; '
+            "or leave keepPartitionNum out",
+        )
+    return sizes
 
 
 def _plain(owner: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from byzerllm_adapters.conversations import Encoded
 from byzerllm_adapters.errors import ByzerError
 
-from .corpus import eval_rows, rows
+from .corpus import eval_rows, partitions, rows
 from .recipe import Job
 from .shards import Longs, Shards, open_shards, write_shards
 
@@ -28,18 +27,21 @@ def tokenise(job: Job, encode: Encode) -> tuple[Shards, Shards | None]:
         ByzerError: a row that does not fit, or too few rows to hold any out.
     """
     folder, train = job.folder, job.request.train
-    all_rows = rows(folder, train.local_data_dir)
+    all_rows, bounds = rows(folder, train.local_data_dir), partitions(folder)
     apart = eval_rows(folder)
     if apart is not None:
         held_out = write_shards(folder.held_out, encode(apart))
-        return write_shards(folder.shards, encode(all_rows)), held_out
+        return write_shards(folder.shards, encode(all_rows), bounds), held_out
     share = train.optimization.eval_ratio
     if not share:
-        return write_shards(folder.shards, encode(all_rows)), None
-    together = folder.data / "all"
-    split = _split(write_shards(together, encode(all_rows)), share, job.request.loop.data_seed, folder.held_out)
-    held_out, kept = split[0], write_shards(folder.shards, split[1])
-    shutil.rmtree(together)
+        return write_shards(folder.shards, encode(all_rows), bounds), None
+    together = write_shards(folder.data / "all", encode(all_rows))
+    chosen = _chosen(together, share, job.request.loop.data_seed)
+    rest = np.setdiff1d(np.arange(len(together)), chosen)
+    held_out = write_shards(folder.held_out, _examples(together, chosen))
+    bounds = bounds and np.searchsorted(rest, bounds).tolist()
+    kept = write_shards(folder.shards, _examples(together, rest), bounds)
+    shutil.rmtree(folder.data / "all")
     return kept, held_out
 
 
@@ -49,8 +51,8 @@ def held_out_shards(job: Job) -> Shards | None:
     return open_shards(folder) if folder.exists() else None
 
 
-def _split(shards: Shards, share: float, seed: int, target: Path) -> tuple[Shards, Iterator[Encoded]]:
-    """Write a random share of the examples with something to learn to ``target``; yield the others, in order."""
+def _chosen(shards: Shards, share: float, seed: int) -> Longs:
+    """Return a random share of the examples with something to learn, ascending."""
     usable = np.flatnonzero(shards.targets > 0)
     count = max(1, round(share * len(usable)))
     if count >= len(usable):
@@ -60,10 +62,7 @@ def _split(shards: Shards, share: float, seed: int, target: Path) -> tuple[Shard
             do="give more rows, a smaller eval_ratio, or evalTable",
         )
     # not [seed, epoch], the generator that decides the data order
-    chosen = np.random.default_rng([seed, 0, 1]).choice(usable, count, replace=False)
-    held_out = write_shards(target, _examples(shards, np.sort(chosen)))
-    rest = np.setdiff1d(np.arange(len(shards)), chosen)
-    return held_out, _examples(shards, rest)
+    return np.sort(np.random.default_rng([seed, 0, 1]).choice(usable, count, replace=False))
 
 
 def _examples(shards: Shards, indices: Longs) -> Iterator[Encoded]:

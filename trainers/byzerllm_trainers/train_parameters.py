@@ -63,7 +63,7 @@ class TrainParameters(Parameters):
     keep_partition_num: bool = Field(
         False,
         alias="keepPartitionNum",
-        description="Accepted; every worker gets an equal share anyway.",
+        description="Each worker trains on its own partitions of inputTable; false: an equal share of rows.",
     )
     deepspeed_config: JsonObject | None = Field(
         None, alias="deepspeedConfig", description="DeepSpeed's own configuration, as a JSON object."

@@ -33,19 +33,19 @@ def job(tmp_path: Path) -> JobFolder:
 
 
 def test_a_dataframe_variable_is_a_table(session: Session) -> None:
-    assert session.table("rows").to_pydict() == {"instruction": ["a"], "output": ["b"]}
+    assert session.table("rows").arrow().to_pydict() == {"instruction": ["a"], "output": ["b"]}
     assert session.table_names() == ["rows"]
 
 
 def test_a_table_of_the_session_comes_before_a_variable(session: Session) -> None:
     session.tables["rows"] = pd.DataFrame({"text": ["mine"]})
-    assert session.table("rows").to_pydict() == {"text": ["mine"]}
+    assert session.table("rows").arrow().to_pydict() == {"text": ["mine"]}
 
 
 def test_a_jobs_table_is_its_result_row(session: Session, job: JobFolder) -> None:
     session.tables["trained"] = jobs.Job(job)
     job.append("events.jsonl", [{"event": "finished", "time": 1.0, "attempt": 1, "seconds": 2.0}])
-    [row] = session.table("trained").to_pylist()
+    [row] = session.table("trained").arrow().to_pylist()
     assert (row["name"], row["status"]) == ("sft-demo", "finished")
 
 

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_magics.tables.carried_errors import carry_errors
+from byzerllm_magics.tables.llm_functions import rewrite
 from byzerllm_magics.tables.model_calls import Models, run_with_models
 from byzerllm_magics.tables.select import parse_query, run_query
 from byzerllm_magics.tables.table import Table
@@ -241,3 +243,20 @@ def test_what_cannot_be_called_so_is_refused_before_any_call(run, sql, what):
     assert what in str(caught.value)
     assert not echo.dispatched
     assert len(caught.value.render()) <= 5
+
+
+def test_named_columns_take_the_reason_along_through_another_call(run) -> None:
+    echo = Echo("chat", "second", fails="two")
+    answers = run(f"select id, {CHAT} as answer from questions", echo)
+    sql = 'select id, answer, second(llm_stack(answer, llm_param(map("instruction", "more")))) as more from answers'
+    query = carry_errors(parse_query(sql, {}.get), {"answers": answers}.__getitem__, echo.models.calls_in)
+    found = run_with_models(query, {"answers": answers}.__getitem__, echo.models, run_query)
+    assert found.column_names == ["id", "answer", "more"]
+    assert set(found.columns_with_errors) == {"answer", "more"}
+    assert rows(found, "__error_of_answer") == [None, "two is too much", None, None]
+    named = "select said from (select llm_result(answer) as said from t) where said is null"
+    kept = run_query(
+        rewrite(carry_errors(parse_query(named, {}.get), {"t": found}.__getitem__, lambda _: [])),
+        {"t": found}.__getitem__,
+    )
+    assert rows(kept, "said", "__error_of_said") == [(None, "two is too much")]

@@ -11,6 +11,7 @@ from byzerllm_trainers.corpus import keep_rows
 from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.job_request import JobRequest, read_request
 from byzerllm_trainers.recipe import Job
+from tests.unit.trainers.arguments.bench import Bench
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +54,14 @@ def make_job(tmp_path: Path, tiny_model: Path) -> Any:
         return Job(folder, read_request(folder))
 
     return make
+
+
+@pytest.fixture
+def bench(
+    tiny_model: Path,
+    tmp_path: Path,
+    make_job: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Bench:
+    return Bench(tiny_model, tmp_path, make_job, monkeypatch, capsys)

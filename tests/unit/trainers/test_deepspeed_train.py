@@ -90,7 +90,7 @@ def test_a_call_trains_in_the_foreground_with_the_settings_of_its_session(submit
     assert submitted["parameters"] == {"pretrainedModelType": "sft/auto", "localModelDir": "m"}
     assert (submitted["owner"], submitted["workers"], submitted["num_cpus"]) == ("me", 2, 1.5)
     assert submitted["resources"] == {"worker_type": 3.0}
-    assert submitted["table"].num_rows == 1
+    assert (submitted["table"].num_rows, submitted["partitions"]) == (1, [1])
     assert submitted["waited"]
 
 

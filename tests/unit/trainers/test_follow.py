@@ -116,19 +116,46 @@ def asked(tmp_path: Path) -> JobFolder:
 
 def test_a_result_row_sums_up_what_a_job_did(asked: JobFolder) -> None:
     asked.append("metrics.jsonl", [{"attempt": 1, "step": s, "loss": 1 / s, "tokens": 10} for s in (1, 2, 4)])
-    asked.append("events.jsonl", [event("running"), event("finished", seconds=3.5)])
+    asked.append("events.jsonl", [event("running"), event("finished", seconds=3.5, model_step=4)])
     asked.model.mkdir()
-    assert follow.result_row(asked) == {
+    row = follow.result_row(asked)
+    assert row.pop("started").timestamp() == asked.events()[0]["time"]
+    assert row == {
         "name": "asked",
         "status": "finished",
-        "model": str(asked.model),
+        "error": None,
+        "owner": "me",
+        "method": "sft/llama",
         "base": "/models/tiny",
+        "model": str(asked.model),
+        "folder": str(asked.root),
+        "workers": 1,
         "steps": 4,
         "tokens": 30,
         "first_loss": 1.0,
         "last_loss": 0.25,
+        "eval_loss": None,
+        "eval_accuracy": None,
         "seconds": 3.5,
     }
+
+
+@pytest.mark.parametrize(("ended", "loss"), [({"model_step": 2}, 0.3), ({"model_step": 5}, 0.7), ({}, 0.7)])
+def test_a_result_row_has_the_evaluation_of_the_model_it_ended_with(
+    asked: JobFolder, ended: dict[str, int], loss: float
+) -> None:
+    steps = [{"attempt": 1, "step": s, "loss": 1.0, "tokens": 1} for s in range(1, 6)]
+    steps[1] |= {"eval_loss": 0.3, "eval_accuracy": 0.9}
+    steps[3] |= {"eval_loss": 0.7, "eval_accuracy": 0.5}
+    asked.append("metrics.jsonl", steps)
+    asked.append("events.jsonl", [event("running"), event("finished", **ended)])
+    assert follow.result_row(asked)["eval_loss"] == loss
+
+
+def test_a_result_row_of_a_failed_job_says_why(asked: JobFolder) -> None:
+    asked.append("events.jsonl", [event("running"), event("failed", error=["no room", "→ add nodes"])])
+    row = follow.result_row(asked)
+    assert (row["status"], row["error"]) == ("failed", "no room")
 
 
 def test_a_result_row_of_a_job_that_only_began_has_nothing_in_it(asked: JobFolder) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers import gang, submit
+from byzerllm_trainers.corpus import partitions
 from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.job_request import read_request
 from byzerllm_trainers.recipe import Job
@@ -130,6 +131,33 @@ def test_a_table_to_evaluate_on_is_kept_and_tokenised_apart(cluster: Cluster, ke
             keys | {"evalTable": "held", "name": "b"}, owner="me", table=rows(), eval_table=rows(question=["a"])
         )
     assert "evalTable" in str(caught.value)
+
+
+def test_the_partitions_that_workers_keep_come_along(cluster: Cluster, keys: dict[str, Any]) -> None:
+    kept = submit.submit(keys | {"keepPartitionNum": "true"}, owner="me", table=rows(), partitions=[2, 0])
+    shared = submit.submit(keys | {"name": "other"}, owner="me", table=rows(), partitions=[2, 0])
+    assert (partitions(kept), partitions(shared)) == ([0, 2, 2], None)
+
+
+@pytest.mark.parametrize(
+    ("table", "what", "do"),
+    [
+        (rows(), "2 workers, and the table has 1 partition:", 'partitionNum="2"'),
+        (None, "keeps the partitions of a table", "give it as inputTable"),
+    ],
+)
+def test_partitions_that_cannot_be_kept_are_an_error(
+    cluster: Cluster, keys: dict[str, Any], tmp_path: Path, table: pa.Table | None, what: str, do: str
+) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("text")
+    keys |= {"keepPartitionNum": "true"} | ({} if table else {"localDataDir": str(tmp_path / "text")})
+    with pytest.raises(ByzerError) as caught:
+        submit.submit(keys, owner="me", workers=2, table=table)
+    assert what in caught.value.what
+    assert do in caught.value.do
+    assert len(caught.value.render()) <= 5
+    assert cluster.started == []
 
 
 def test_without_any_data_nothing_is_left_behind(cluster: Cluster, keys: dict[str, Any], tmp_path: Path) -> None:
