@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,29 +34,40 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-def check(session: Session, statements: Sequence[Statement], text: str) -> None:
+def check(session: Session, statements: Sequence[Statement], text: str, problems: Sequence[Problem] = ()) -> None:
     """Read every statement as if those before it had run; nothing is changed.
 
     What only running shows (a model folder that a job makes, a file's content, a column of a table that is
     still to be made) is not checked.
 
+    Args:
+        session: What is there before.
+        statements: Those that could be read.
+        text: The script.
+        problems: Why the others could not; whatever these might have made counts as made.
+
     Raises:
         LanguageError: all problems of all statements.
     """
-    checker = _Checker(session, text)
-    problems = [problem for statement in statements for problem in checker.problems(statement)]
-    if problems:
-        raise problem_error(text, problems)
+    checker = _Checker(session, text, unread=bool(problems))
+    found = [*problems, *(problem for statement in statements for problem in checker.problems(statement))]
+    if found:
+        raise problem_error(text, found)
+
+
+_NAMED = re.compile(r"\b(?:as\s+`?|outputTable\W+)(\w+)", re.IGNORECASE)
+"""What a statement may name that could not be read."""
 
 
 class _Checker:
     """What the statements so far would have left behind."""
 
-    def __init__(self, session: Session, text: str) -> None:
+    def __init__(self, session: Session, text: str, *, unread: bool) -> None:
         self._text = text
         self._settings = session.settings
         self._texts: Mapping[str, str] = session.texts()
-        self._tables = {name.lower(): name for name in session.table_names()}
+        names = [*session.table_names(), *(_NAMED.findall(text) if unread else ())]
+        self._tables = {name.lower(): name for name in names}
         self._lines = Lines(text)
 
     def problems(self, statement: Statement) -> Sequence[Problem]:

@@ -139,7 +139,7 @@ def _of_value(session: Session, key: str, word: str) -> Offer | None:
     from .parameters import keys_of
 
     known = [each for group in ("setup", "infer", "train", "sft", "sfft") for each in keys_of(group)]
-    values = next((each.values for each in known if key in (each.name, each.typed)), ())
+    values = [value for each in known if key in (each.name, each.typed) for value in each.values]
     return _offer(word, values, "value") if values else None
 
 

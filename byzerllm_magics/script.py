@@ -20,8 +20,8 @@ from .language import (
     Setup,
     SetVariable,
     Statement,
-    parse_script,
     problem_error,
+    read_script,
     substitute,
 )
 from .language.secrets import without_secrets
@@ -67,8 +67,8 @@ def run_script(session: Session, text: str, observer: Observer = Silent()) -> An
         LanguageError: the text cannot be read, or a statement cannot be used: all problems, and nothing was run.
         ByzerError: a statement failed; it is named. Those before it have taken effect, those after it not.
     """
-    statements = parse_script(text)
-    check(session, statements, text)
+    statements, problems = read_script(text)
+    check(session, statements, text, problems)
     last: Any = None
     for number, statement in enumerate(statements, 1):
         observer.begins(number, len(statements), statement)

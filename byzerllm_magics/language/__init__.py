@@ -1,7 +1,7 @@
 """Text of a cell -> statements, with positions. lark is imported when the first cell is read."""
 
 from .errors import LanguageError, Problem, problem_error
-from .parse import parse_run, parse_script, parse_setup
+from .parse import parse_run, parse_script, parse_setup, read_script
 from .places import Span
 from .statements import (
     Assignment,
@@ -35,5 +35,6 @@ __all__ = [
     "parse_script",
     "parse_setup",
     "problem_error",
+    "read_script",
     "substitute",
 ]

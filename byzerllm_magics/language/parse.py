@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import problem_error
+from .errors import Problem, problem_error
 from .faults import NO_PARAMETERS, ONE_STATEMENT, own_statement
 from .reader import Reader
 from .statements import Repartition, RunLLM, Setup, Statement
@@ -18,10 +18,16 @@ def parse_script(text: str) -> tuple[Statement, ...]:
         LanguageError: The text cannot be read; all of its problems are named.
 
     """
+    statements, problems = read_script(text)
+    if problems:
+        raise problem_error(text, problems)
+    return statements
+
+
+def read_script(text: str) -> tuple[tuple[Statement, ...], list[Problem]]:
+    """Return the statements that can be read, as `parse_script` does, and what is wrong with the others."""
     reader = Reader(text)
-    statements = reader.statements()
-    _raise_if_any(reader)
-    return tuple(statements)
+    return tuple(reader.statements()), reader.problems
 
 
 def parse_setup(text: str) -> Setup:

@@ -32,7 +32,8 @@ class Context:
         session: This kernel's session.
         shell: IPython.
         options: The line's options, parsed by the subcommand's parser.
-        cell: The cell's body; None for a line magic.
+        cell: The cell, an empty line in place of the magic's own: so errors count lines as editors do. None for a
+            line magic.
     """
 
     session: Session
@@ -68,6 +69,7 @@ class Parser(argparse.ArgumentParser):
 
 def byzerllm(session: Session, shell: InteractiveShell, line: str, cell: str | None) -> Any:
     """Run ``%byzerllm LINE`` or ``%%byzerllm LINE`` with its cell."""
+    cell = None if cell is None else f"\n{cell}"
     try:
         words = shlex.split(line)
     except ValueError as error:

@@ -21,12 +21,12 @@ def call(context: Context) -> Any:
         ByzerError: the cell cannot be read, or the statement that failed; those before it have taken effect.
     """
     from ..cluster.jobs import Job
-    from ..language import Setup, parse_script
+    from ..language import Setup, read_script
     from . import setup
 
     text = context.cell or ""
-    statements = parse_script(text)
-    if statements and all(isinstance(statement, Setup) for statement in statements):
+    statements, problems = read_script(text)
+    if statements and not problems and all(isinstance(statement, Setup) for statement in statements):
         return setup.call(context)
     take_over(context)
     shown = _Shown(context, text)

@@ -23,7 +23,7 @@ def call(context: Context) -> Any:
     from ..parameters import at_the_caret
     from .setup_card import SetupCard
 
-    text = "\n".join([*context.options.settings, context.cell or ""])
+    text = " ".join(context.options.settings) + (context.cell or "")
     setup = substituted(context, parse_setup(text), text)
     try:
         context.session.configure(setup.mode, {s.key: s.value for s in setup.settings})

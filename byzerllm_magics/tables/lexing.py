@@ -22,7 +22,7 @@ _REFERENCE = re.compile(r"\$\{\s*([^\W\d]\w*)\s*\}")
 _STRINGS = (TokenType.STRING, TokenType.RAW_STRING)
 _PIECES = re.compile(
     r"""(?P<skipped>--[^\n]*|/\*.*?\*/|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`[^`]*`)"""
-    r"""|(?P<open>['"`])|(?P<comma>，)|(?P<wide>[；（）“”‘’＝＜＞])""",
+    r"""|(?P<open>['"`])|(?P<comma>，)|(?P<wide>[；（）“”‘’＝＜＞])|(?P<reference>\$\{[^}\s]*\}?)""",
     re.DOTALL,
 )
 _NARROW = dict(zip("；（）“”‘’＝＜＞", ";()\"\"''=<>", strict=True))
@@ -40,7 +40,8 @@ def tokens_of(sql: str, text_of: Callable[[str], str | None], names: Iterable[st
         note: Told of a full-width comma and of a comma before a closing bracket or `from`, which are tolerated.
 
     Raises:
-        SqlError: a string without an end, other full-width punctuation, two commas, an undefined name.
+        SqlError: a string without an end, other full-width punctuation, two commas, a reference outside of strings,
+            an undefined name.
     """
     try:
         tokens = SPARK.tokenize(_narrow(sql, note))
@@ -60,6 +61,9 @@ def _narrow(sql: str, note: Note) -> str:
             raise SqlError(f"this {kind} has no end", do=f"close it with {text}", offset=at)
         if match["wide"]:
             raise SqlError(f"{text} is full-width punctuation", do=f"write {_NARROW[text]}", offset=at)
+        if match["reference"]:
+            do = f'write "{text}" for a text, cast("{text}" as int) for a number'
+            raise SqlError(f"{text} is replaced inside quotes only", do=do, offset=at, length=len(text))
         if match["comma"]:
             note("a full-width comma ，was read as ,", at)
             return ","

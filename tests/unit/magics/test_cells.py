@@ -119,7 +119,7 @@ def test_a_wrong_key_is_shown_at_its_place(run: Any) -> None:
     assert ran.lines[0] == "LanguageError: localModelDri is not a known parameter", (
         "it is mistyped, not missing besides"
     )
-    assert "line 2" in ran.text
+    assert "line 3" in ran.text
     assert "localModelDir" in ran.text
     assert len(ran.lines) <= 5
 

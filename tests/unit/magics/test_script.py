@@ -86,7 +86,7 @@ run t as TableRepartition.`` where partitionNum="many" as x;
 def test_a_statement_that_fails_is_named_and_those_before_it_have_taken_effect(run: Any, shell: Any) -> None:
     ran = run("%%byzerllm\nselect 1 as a as t;\nload csv.`nowhere/*.csv` as u;\nselect 2 as a as v;")
     assert isinstance(ran.error, ByzerError)
-    assert "statement 2 of 3, line 2: load csv.`nowhere/*.csv` as u" in ran.text
+    assert "statement 2 of 3, line 3: load csv.`nowhere/*.csv` as u" in ran.text
     assert len(ran.lines) <= 5
     assert "t" in shell.user_ns
     assert "v" not in shell.user_ns
@@ -95,7 +95,7 @@ def test_a_statement_that_fails_is_named_and_those_before_it_have_taken_effect(r
 def test_an_error_inside_a_query_is_shown_at_its_place(run: Any, shell: Any) -> None:
     shell.user_ns["rows"] = pd.DataFrame({"amount": [1]})
     ran = run("%%byzerllm\nselect 1 as a as t;\nselect amonut\n  from rows as u;")
-    assert "line 2, column 8" in ran.text
+    assert "line 3, column 8" in ran.text
     assert "amount" in ran.lines[-1]
     assert any("^^^^^^" in line for line in ran.lines)
 
@@ -103,7 +103,7 @@ def test_an_error_inside_a_query_is_shown_at_its_place(run: Any, shell: Any) -> 
 def test_a_documents_slips_are_tolerated_with_a_note(run: Any) -> None:
     ran = run('%%byzerllm\nselect concat("a"， "b",) as x as t;')
     assert ran.value.df().x.tolist() == ["ab"]
-    assert "line 1" in ran.text
+    assert "line 2" in ran.text
     assert "，" in ran.text
 
 
