@@ -50,7 +50,12 @@ def check(session: Session, statements: Sequence[Statement], text: str, problems
         LanguageError: all problems of all statements.
     """
     checker = _Checker(session, text, unread=bool(problems))
-    found = [*problems, *(problem for statement in statements for problem in checker.problems(statement))]
+    found = list(problems)
+    for statement in statements:
+        if any(statement.span.start <= span.start < statement.span.end for span, *_ in problems):
+            checker.makes(statement)  # what else is wrong with it is a consequence
+        else:
+            found += checker.problems(statement)
     if found:
         raise problem_error(text, found)
 
@@ -75,10 +80,10 @@ class _Checker:
         try:
             statement = substitute(statement, self._texts.get, names=self._texts, text=self._text)
         except LanguageError as error:
-            self._makes(statement)
+            self.makes(statement)
             return error.problems
         found = list(self._of(statement))
-        self._makes(statement)
+        self.makes(statement)
         return found
 
     def _of(self, statement: Statement) -> Iterator[Problem]:
@@ -153,7 +158,7 @@ class _Checker:
         hint = f"did you mean {near[0]}?" if near else "load or select makes one, and so does a DataFrame variable"
         yield span, f"there is no table {name}", hint
 
-    def _makes(self, statement: Statement) -> None:
+    def makes(self, statement: Statement) -> None:
         """Note what a statement would leave behind."""
         match statement:
             case Load() | Repartition():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byzerllm_adapters.parameters import as_strings, read
+from byzerllm_adapters.secret_values import known_here
 
 from .parameters.notes import tell_notes
 
@@ -47,6 +48,7 @@ def deploy(session: Session, raw: Mapping[str, object]) -> Deployment:
         print(f"Model {name} was deployed before: the new one replaces it.")
     keys = as_strings(parameters, raw)
     keys |= {"localModelDir": str(folder), "pretrainedModelType": parameters.pretrained_model_type}
+    keys = known_here(keys)  # the replica's environment is the cluster's, not the notebook's
     deployment = deployments.deploy(parameters, keys, sys_conf=session.sys_conf(), owner=owner)
     session.forget(name)  # what was said, was said to another model
     return deployment

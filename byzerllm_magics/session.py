@@ -53,6 +53,12 @@ class Session:
         }
         return simple | self.variables
 
+    def secrets(self) -> set[str]:
+        """Values that are never shown: of variables that are named like secrets."""
+        from byzerllm_adapters.secret_values import is_secret
+
+        return {value for name, value in self.texts().items() if is_secret(name)}
+
     # -- settings and cluster -----------------------------------------------------------------------------
 
     @property

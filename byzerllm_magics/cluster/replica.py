@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.secret_values import hidden, is_secret, revealed
 
 Answer = dict[str, Any]
 """One message of a stream: ``text`` so far, and ``extra`` (with the last one the counts and times)."""
@@ -27,6 +28,7 @@ class Replica:
 
     def __init__(self, infer_params: Mapping[str, str], sys_conf: Mapping[str, str], threads: int) -> None:
         self._infer_params = dict(infer_params)
+        self._secrets = [value for key, value in infer_params.items() if is_secret(key)]
         self._error: ByzerError | None = None
         self._turn = asyncio.Lock()
         _listen_on_own_address()
@@ -36,14 +38,14 @@ class Replica:
             from byzerllm_adapters import registry
 
             torch.set_num_threads(threads)
+            infer_params = revealed(infer_params)
+            self._secrets = [value for key, value in infer_params.items() if is_secret(key)]
             adapter = registry.find(infer_params["pretrainedModelType"])
             self._model, self._tokenizer = adapter.init_model(
                 infer_params["localModelDir"], dict(infer_params), dict(sys_conf)
             )
-        except ByzerError as error:
-            self._error = error
         except Exception as error:  # noqa: BLE001 - a user's adapter may raise anything; its place is what helps
-            self._error = _as_user_error(error)
+            self._error = self._told(error)
 
     async def describe(self) -> dict[str, Any]:
         """Return the model's folder, type and parameter count.
@@ -70,12 +72,12 @@ class Replica:
         Cancelling the call stops the generation within one token and frees the replica.
         """
         async with self._turn:
-            queue: asyncio.Queue[Answer | BaseException | None] = asyncio.Queue()
+            queue: asyncio.Queue[Answer | Exception | None] = asyncio.Queue()
             stream = _Pump(self._stream(request), queue, asyncio.get_running_loop())
             try:
                 while (item := await queue.get()) is not None:
-                    if isinstance(item, BaseException):
-                        raise item
+                    if isinstance(item, Exception):
+                        raise self._told(item)
                     yield item
             finally:
                 stream.cancel()
@@ -98,8 +100,8 @@ class Replica:
     def _answer(self, requests: list[dict[str, Any]], cancelled: threading.Event) -> list[Answer]:
         many = getattr(self._model, "chat_many", None)
         if many is not None:
-            return [_as_answer(found) for found in many(self._tokenizer, requests, cancelled)]
-        return [_as_answer(self._one(request)) for request in requests if not cancelled.is_set()]
+            return [self._as_answer(found) for found in many(self._tokenizer, requests, cancelled)]
+        return [self._as_answer(self._one(request)) for request in requests if not cancelled.is_set()]
 
     def _one(self, request: dict[str, Any]) -> Any:
         from byzerllm_adapters.contract import answer_stream
@@ -108,8 +110,20 @@ class Replica:
             ins, his = request.pop("ins"), request.pop("his")
             *_, last = answer_stream(self._model.stream_chat(self._tokenizer, ins, his, **request))
         except Exception as error:  # noqa: BLE001 - a user's adapter may raise anything; it is this row's alone
-            return error if isinstance(error, ByzerError) else _as_user_error(error)
+            return error
         return last
+
+    def _as_answer(self, found: Any) -> Answer:
+        if isinstance(found, Exception):
+            return {"error": str(self._told(found))}
+        text, extra = found
+        return {"text": text, "extra": extra}
+
+    def _told(self, error: Exception) -> ByzerError:
+        """Return any exception as one for the user, without the deployment's secrets in it."""
+        told = error if isinstance(error, ByzerError) else _as_user_error(error)
+        what, where, do = (hidden(text, self._secrets) for text in (told.what, told.where, told.do))
+        return ByzerError(what, where=where, do=do)
 
     def _stream(self, request: Mapping[str, Any]) -> Any:
         options = _arguments(request)
@@ -124,13 +138,6 @@ def _arguments(request: Mapping[str, Any]) -> dict[str, Any]:
         if prefix in ("generation", "gen") and name:
             options[name] = value
     return {"ins": request["instruction"], "his": list(request.get("history", [])), **options}
-
-
-def _as_answer(found: Any) -> Answer:
-    if isinstance(found, ByzerError):
-        return {"error": str(found)}
-    text, extra = found
-    return {"text": text, "extra": extra}
 
 
 def _listen_on_own_address() -> None:
@@ -169,10 +176,8 @@ class _Pump:
                     break
                 self._put({"text": text, "extra": extra})
             self._put(None)
-        except ByzerError as error:
-            self._put(error)
         except Exception as error:  # noqa: BLE001 - it reaches the cell
-            self._put(_as_user_error(error))
+            self._put(error)
 
     def _put(self, item: Any) -> None:
         if not self._loop.is_closed():

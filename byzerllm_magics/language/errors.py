@@ -13,8 +13,8 @@ from .secrets import without_secrets
 SOURCE_WIDTH = 90
 """Columns of a source line that are shown; a longer one is clipped around the caret."""
 
-OTHERS_NAMED = 5
-"""Further problems that are named in an error; the rest are counted."""
+SHOWN = 5
+"""Problems that are shown with their places; the rest are counted."""
 
 Problem = tuple[Span, str, str]
 """Where it is, what is wrong, what to do."""
@@ -23,15 +23,31 @@ Problem = tuple[Span, str, str]
 class LanguageError(ByzerError):
     """A cell that cannot be read, or a parameter of it that cannot be used.
 
+    One problem takes at most five lines; of several each takes three: place and advice, the source line, a caret.
+
     Attributes:
         problems: All of them, in the order of the text.
+        text: The cell, secrets starred.
     """
 
     problems: tuple[Problem, ...] = ()
+    text: str = ""
+
+    def render(self) -> list[str]:
+        """Return all problems, each with line, column, caret and what to do."""
+        if len(self.problems) < 2:
+            return super().render()
+        lines = [f"{type(self).__name__}: {len(self.problems)} problems"]
+        for span, what, do in self.problems[:SHOWN]:
+            position, *source = _place(self.text, span).split("\n")
+            advice = f" → {do.splitlines()[0]}" if do else ""
+            lines += [f"{position.rstrip(':')}: {' '.join(what.split())}{advice}", *source]
+        hidden = len(self.problems) - SHOWN
+        return [*lines, f"… and {hidden} more"] if hidden > 0 else lines
 
 
 def problem_error(text: str, problems: Sequence[Problem]) -> LanguageError:
-    """Return one error for all problems of a cell: the first with its source line, the others by name.
+    """Return one error for all problems of a cell.
 
     Args:
         text: The cell's text, that the spans point into.
@@ -40,17 +56,11 @@ def problem_error(text: str, problems: Sequence[Problem]) -> LanguageError:
     """
     assert problems, "an error needs a problem"
     in_order = sorted(problems, key=lambda problem: problem[0].start)
-    (span, what, do), *others = [(span, " ".join(what.split("\n")), do) for span, what, do in in_order]
-    if others:
-        what = f"{what} (+{len(others)} more: {_named(others)})"
-    error = LanguageError(what, where=_place(text, span), do=do)
-    error.problems = tuple(in_order)
+    (span, what, do), *others = in_order
+    what = " ".join(what.split("\n"))
+    error = LanguageError(what + (f" (+{len(others)} more)" if others else ""), where=_place(text, span), do=do)
+    error.problems, error.text = tuple(in_order), without_secrets(text)
     return error
-
-
-def _named(problems: Sequence[Problem]) -> str:
-    names = [f"line {span.line}: {_clipped(what, 0, 60)[0]}" for span, what, _ in problems[:OTHERS_NAMED]]
-    return "; ".join([*names, "…"] if len(problems) > OTHERS_NAMED else names)
 
 
 def _place(text: str, span: Span) -> str:

@@ -8,11 +8,12 @@ import importlib
 import keyword
 import shlex
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.secret_values import hidden
 
 from . import SUBCOMMANDS
 
@@ -110,15 +111,16 @@ def variable(name: str | None) -> str | None:
     return name
 
 
-def guarded(action: Callable[[], T]) -> T:
-    """Run ``action``; a user's error passes, an interrupt is one line, anything else is a defect of ours.
+def guarded(session: Session, action: Callable[[], T]) -> T:
+    """Run ``action``; a user's error passes without secrets, an interrupt is one line, anything else is our defect.
 
     Raises:
         ByzerError: always of this kind, so that a cell shows at most five lines and its status is "error".
     """
     try:
         return action()
-    except ByzerError:
+    except ByzerError as error:
+        _hide(error, session.secrets())
         raise
     except KeyboardInterrupt:
         raise ByzerError("interrupted", do='what runs on the cluster goes on: "%byzerllm status" shows it') from None
@@ -134,3 +136,9 @@ def guarded(action: Callable[[], T]) -> T:
             where=f"{frame.filename}, line {frame.lineno}",
             do=f"this should have been a clear message: please report it with {log}",
         ) from None
+
+
+def _hide(error: ByzerError, secrets: Iterable[str]) -> None:
+    """Mask the values of secret variables in what an error shows."""
+    error.what, error.where, error.do = (hidden(text, secrets) for text in (error.what, error.where, error.do))
+    error.args = (error.what,)

@@ -24,14 +24,14 @@ def register(shell: InteractiveShell) -> None:
     def byzerllm(line: str, cell: str | None = None) -> Any:
         from .dispatch import byzerllm, guarded
 
-        return guarded(lambda: byzerllm(session, shell, line, cell))
+        return guarded(session, lambda: byzerllm(session, shell, line, cell))
 
     @no_var_expand  # type: ignore[untyped-decorator]
     def llm_chat(line: str, cell: str | None = None) -> None:
         from . import llm_chat
         from .dispatch import guarded
 
-        return guarded(lambda: llm_chat.call(session, shell, line, cell))
+        return guarded(session, lambda: llm_chat.call(session, shell, line, cell))
 
     byzerllm.__doc__ = 'Deploy, fine-tune and pretrain language models. "%byzerllm" alone prints what there is.'
     llm_chat.__doc__ = 'Talk to a deployed model. "%llm_chat --help" lists the options.'
