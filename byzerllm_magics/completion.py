@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -25,6 +26,15 @@ _MODEL = re.compile(r"(?:^|\n)[ \t]*%%?llm_chat\b[^\n]*?(?:-m|--model)[ \t=]+(?P
 _REFERENCE = re.compile(r"\$\{\s*(?P<word>\w*)$")
 _VALUE = re.compile(r"""`?(?P<key>[\w.]+)`?[ \t]*=[ \t]*(?:'''|\"""|"|')?(?P<word>[^"'\s]*)$""")
 _LOADED = re.compile(r"\bload\s+(?P<format>\w*)(?P<path>\.\s*`(?P<word>[^`\n]*))?$", re.IGNORECASE)
+_SOURCE = re.compile(r"\s*run\s+(?P<word>\w*)", re.IGNORECASE)
+_RUN_AS = re.compile(r"\s*run\s+(?P<source>\w+)\s+as\s+(?P<word>\w*)", re.IGNORECASE)
+_MODEL_NAME = re.compile(r"\s*(?:!\s*byzerllm\s+)?model\s+(?:remove|exists)\s+\"?(?P<word>\S*)", re.IGNORECASE)
+_OPTIONS = re.compile(
+    r"\s*(?:load\s+(?P<format>\w+)\.\s*`[^`]*`|run\s+\w+\s+as\s+TableRepartition\.\s*``)"
+    r"\s+where\s(?:[\s\S]*[\s`])?`?(?P<word>\w*)$",
+    re.IGNORECASE,
+)
+_READ = re.compile(r"\b(?:from|join)\s+`?(\w+)", re.IGNORECASE)
 _WORD = re.compile(r"[\w.]*$")
 _BEGINNING = re.compile(r"\s*(?P<word>!?[\w ]*)$")
 _SETUP = re.compile(r"!\s*byzerllm\s+setup\s", re.IGNORECASE)
@@ -61,8 +71,19 @@ def complete(session: Session, before: str) -> Offer | None:
     if match is None:
         return None
     if match["body"] is None:
-        return None if match["rest"] else _offer(match["name"], CELLS, "command")
+        return _of_first_line(match["name"], match["rest"])
     return _of_body(session, match["name"], match["body"])
+
+
+def _of_first_line(name: str, rest: str) -> Offer | None:
+    """Offer what a cell is for, then its options."""
+    if not rest:
+        return _offer(name, CELLS, "command")
+    word = rest.rpartition(" ")[2]
+    if name not in SUBCOMMANDS or not word.startswith("-"):
+        return None
+    usage = importlib.import_module(f"{__package__}.magics.{name}").parser().format_help()
+    return _offer(word, re.findall(r"(?<=[ ,])--?\w+", usage), "option")
 
 
 def _of_line(session: Session, name: str | None, word: str) -> Offer | None:
@@ -83,19 +104,53 @@ def _of_body(session: Session, cell: str, body: str) -> Offer | None:
         defined = re.findall(r"\bset\s+(\w+)\s*=", body)
         return _offer(match["word"], {**session.texts(), **dict.fromkeys(defined)}, "variable")
     statement = body[_beginning_of_statement(body) :]
-    first = statement.split(maxsplit=1)[0].lower() if statement.split() else ""
-    if cell == "" and (match := _BEGINNING.fullmatch(statement)) and not _is_within(first, match["word"]):
-        return _offer(match["word"], [form.begins for form in FORMS], "statement")
-    if first in ("select", "with"):
-        return _of_query(session, statement)
-    if match := _LOADED.search(statement):
-        return _of_load(match)
-    if match := _VALUE.search(statement):
-        return _of_value(session, match["key"], match["word"])
+    for offers in (_of_names, _of_beginning, _of_query, _of_load, _of_options, _of_value):
+        if offer := offers(session, cell, statement):
+            return offer
     match = _WORD.search(statement)
     assert match is not None, "it matches the empty word"
-    setup = cell == "setup" or first == "!byzerllm"
+    setup = cell == "setup" or _first(statement) == "!byzerllm"
     return _offer(match[0], _keys(statement, match[0], setup=setup), "key")
+
+
+def _first(statement: str) -> str:
+    """Return a statement's first word, in lower case; empty before there is one."""
+    return statement.split(maxsplit=1)[0].lower() if statement.split() else ""
+
+
+def _of_names(session: Session, _cell: str, statement: str) -> Offer | None:
+    """Offer names where a statement takes one: the source of a `run`, what it is run as, a model."""
+    if match := _SOURCE.fullmatch(statement):
+        return _offer(match["word"], ["command", *session.table_names()], "table")
+    if match := _RUN_AS.fullmatch(statement):
+        kinds = ["LLM.`` where"] if match["source"].lower() == "command" else ["TableRepartition.`` where"]
+        return _offer(match["word"], kinds, "statement")
+    if match := _MODEL_NAME.fullmatch(statement):
+        return _offer(match["word"], _models(session), "model")
+    return None
+
+
+def _of_beginning(_session: Session, cell: str, statement: str) -> Offer | None:
+    """Offer what a statement of a script may begin with."""
+    match = _BEGINNING.fullmatch(statement) if cell == "" else None
+    if match is None or _is_within(_first(statement), match["word"]):
+        return None
+    return _offer(match["word"], [form.begins for form in FORMS], "statement")
+
+
+def _of_options(_session: Session, _cell: str, statement: str) -> Offer | None:
+    """Offer options of a `load`'s format, or of a repartition."""
+    match = _OPTIONS.match(statement)
+    if match is None:
+        return None
+    from .parameters.repartition import RepartitionParameters
+    from .tables.load import FORMATS
+    from .tables.load_options import spellings
+
+    if match["format"] is None:
+        return _offer(match["word"], spellings(RepartitionParameters), "option")
+    known = FORMATS.get(match["format"].lower())
+    return _offer(match["word"], spellings(known.options), "option") if known else None
 
 
 def _is_within(first: str, word: str) -> bool:
@@ -103,7 +158,10 @@ def _is_within(first: str, word: str) -> bool:
     return (first in ("select", "with", "load") and " " in word.lstrip()) or bool(_SETUP.match(word))
 
 
-def _of_query(session: Session, statement: str) -> Offer:
+def _of_query(session: Session, _cell: str, statement: str) -> Offer | None:
+    """Offer what may stand in a query: tables behind `from` and `join`, else columns, models, functions and tables."""
+    if _first(statement) not in ("select", "with"):
+        return None
     from .tables.llm_functions import FUNCTIONS
 
     match = _WORD.search(statement)
@@ -112,10 +170,15 @@ def _of_query(session: Session, statement: str) -> Offer:
     tables = session.table_names()
     if before.endswith((" from", "\nfrom", " join", "\njoin")):
         return _offer(match[0], tables, "table")
-    return _offer(match[0], [*_models(session), *FUNCTIONS, *tables], "function")
+    columns = [name for table in _READ.findall(statement) for name in session.columns(table)]
+    return _offer(match[0], [*columns, *_models(session), *FUNCTIONS, *tables], "function")
 
 
-def _of_load(match: re.Match[str]) -> Offer:
+def _of_load(_session: Session, _cell: str, statement: str) -> Offer | None:
+    """Offer formats and paths of a `load`."""
+    match = _LOADED.search(statement)
+    if match is None:
+        return None
     from .tables.load import FORMATS
 
     if match["path"] is None:
@@ -123,7 +186,13 @@ def _of_load(match: re.Match[str]) -> Offer:
     return _offer(match["word"], _files(match["word"]), "path")
 
 
-def _of_value(session: Session, key: str, word: str) -> Offer | None:
+def _of_value(session: Session, _cell: str, statement: str) -> Offer | None:
+    """Offer values of the key before the cursor."""
+    match = _VALUE.search(statement)
+    return None if match is None else _values_of(session, match["key"], match["word"])
+
+
+def _values_of(session: Session, key: str, word: str) -> Offer:
     name = key.rsplit(".", maxsplit=1)[-1]
     if name in _PATHS:
         made = [job.model for job in session.jobs() if job.state == "finished"] if name == "localModelDir" else []
@@ -140,7 +209,7 @@ def _of_value(session: Session, key: str, word: str) -> Offer | None:
 
     known = [each for group in ("setup", "infer", "train", "sft", "sfft") for each in keys_of(group)]
     values = [value for each in known if key in (each.name, each.typed) for value in each.values]
-    return _offer(word, values, "value") if values else None
+    return _offer(word, values, "value")
 
 
 def _keys(statement: str, word: str, *, setup: bool) -> list[str]:
@@ -156,10 +225,15 @@ def _keys(statement: str, word: str, *, setup: bool) -> list[str]:
     else:
         method = re.search(r"pretrainedModelType=[\"']?(sft|sfft)/", squeezed)
         groups = ("train", method[1]) if method else ("infer", "train", "sft", "sfft")
-    typed = word.count(".") == 2 or re.fullmatch(r"\w+\.(int|float|bool|str|list|dict)\.?", word)
-    names = [key.typed if typed else key.name for group in groups for key in keys_of(group)]
+    keys = [key for group in groups for key in keys_of(group)]
+    names = [key.name for key in keys]
+    if typed := re.match(r"\w+\.(int|float|bool|str|list|dict)\b\.?", word):
+        names = [key.typed for key in keys]
+        if typed[1] == "int":  # a float may be written as one
+            names += [key.typed.replace(".float.", ".int.") for key in keys]
     given = set(re.findall(r"([\w.]+)`?\s*=", statement))
-    return [name for name in dict.fromkeys(names) if name not in given]
+    # of an open group only its beginning can be offered
+    return [name.removesuffix("NAME") for name in dict.fromkeys(names) if name not in given]
 
 
 def _beginning_of_statement(body: str) -> int:

@@ -43,6 +43,7 @@ class Session:
         self.variables: dict[str, str] = {}
         self.tables = Catalog(namespace)
         self.bound: dict[str, Any] = {}
+        self.beside: dict[str, Any] = {}
 
     def texts(self) -> dict[str, str]:
         """What ``${name}`` may stand for: `variables` first, then the namespace's texts and numbers."""
@@ -250,6 +251,14 @@ class Session:
     def table_names(self) -> list[str]:
         """Names of all tables and DataFrame variables."""
         return self.tables.names()
+
+    def columns(self, name: str) -> list[str]:
+        """Return a table's columns as far as they are known without work; none of a job that runs or a name unknown."""
+        from .tables import Table
+
+        known = self.tables.get(name, self._namespace().get(name))
+        found = known.column_names if isinstance(known, Table) else getattr(known, "columns", ())
+        return [column for column in found if isinstance(column, str)]
 
     # -- models and chats ---------------------------------------------------------------------------------
 

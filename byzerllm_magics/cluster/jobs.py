@@ -88,6 +88,16 @@ class Job:
         """Return the result row as far as the job is."""
         return follow.result_row(self.folder)
 
+    def df(self) -> pd.DataFrame:
+        """Wait for the end and return the result row as a DataFrame: what ``outputTable`` holds.
+
+        Raises:
+            ByzerError: the job failed.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([self.wait()])
+
     def logs(self, rank: int | None = None, lines: int = 50) -> str:
         """Return the last lines of a rank's log, or of the coordinator's and every rank's.
 

@@ -56,11 +56,17 @@ def problem_error(text: str, problems: Sequence[Problem]) -> LanguageError:
     """
     assert problems, "an error needs a problem"
     in_order = sorted(problems, key=lambda problem: problem[0].start)
-    (span, what, do), *others = in_order
-    what = " ".join(what.split("\n"))
-    error = LanguageError(what + (f" (+{len(others)} more)" if others else ""), where=_place(text, span), do=do)
+    (span, what, do), *others = [(span, " ".join(what.split("\n")), do) for span, what, do in in_order]
+    if others:
+        what = f"{what} (+{len(others)} more: {_named(others)})"
+    error = LanguageError(what, where=_place(text, span), do=do)
     error.problems, error.text = tuple(in_order), without_secrets(text)
     return error
+
+
+def _named(problems: Sequence[Problem]) -> str:
+    names = [f"line {span.line}: {_clipped(what, 0, 60)[0]}" for span, what, _ in problems[:SHOWN]]
+    return "; ".join([*names, "…"] if len(problems) > SHOWN else names)
 
 
 def _place(text: str, span: Span) -> str:

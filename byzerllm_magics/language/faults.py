@@ -191,6 +191,11 @@ def not_a_name(written: str) -> Fault | None:
     return f"`{_short(written)}` is not a name", "a table's name is one word; any other stands in backquotes"
 
 
+def not_a_variable(written: str) -> Fault:
+    """Return that `${…}` could not name this variable."""
+    return f"`{_short(written)}` is not a name for a variable", "use letters, digits and _, a letter first"
+
+
 def no_path(name: str) -> Fault:
     """Return that nothing stands between the backquotes of a `load`."""
     return f"{name}.`` has no path", f"write e.g. {name}.`file:///dir/*`"

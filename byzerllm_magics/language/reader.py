@@ -192,6 +192,8 @@ class Reader:
                 return RunLLM(self.assignments(children[1:]), span, self.notes(piece))
             case "set_variable":
                 found = self._assignment(children[0])
+                if found and not re.fullmatch(r"[^\W\d]\w*", found.key):
+                    self.problems.append((found.key_span, *faults.not_a_variable(found.key)))
                 return SetVariable(found.key, found.value, found.value_span, span) if found else None
             case _:
                 verb, name = str(tree.children[0]).split()[-1].lower(), _value(_token(children[0]))

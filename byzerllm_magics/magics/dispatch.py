@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
 
 def byzerllm(session: Session, shell: InteractiveShell, line: str, cell: str | None) -> Any:
     """Run ``%byzerllm LINE`` or ``%%byzerllm LINE`` with its cell."""
-    cell = None if cell is None else f"\n{cell}"
+    cell = None if cell is None else "\n" + cell.replace("\ufeff", "")  # a mark of files that is pasted unseen
     try:
         words = shlex.split(line)
     except ValueError as error:

@@ -9,6 +9,8 @@ from byzerllm_adapters.parameters import ParameterError
 
 from .cells import substituted
 from .dispatch import Context, Parser
+from .progress import Progress
+from .tables import bind_table, output_table, take_over
 from .waiting import wait_for
 
 
@@ -34,16 +36,23 @@ def run_statement(context: Context, statement: Any, text: str) -> Any:
     """Deploy or train; show the job, and wait for it when asked to."""
     from ..cluster.jobs import Job
     from ..live import JobView
-    from ..parameters import at_the_caret
+    from ..parameters import at_the_caret, route
 
+    take_over(context)
     raw = {parameter.key: parameter.value for parameter in statement.parameters}
+    line = Progress()
+    line.soon(f"deploying {raw.get('udfName', '')}: the model is being loaded" if route(raw) == "infer" else "starting")
     try:
         result = context.session.run(raw, wait=False)
     except ParameterError as error:
         raise at_the_caret(error, text, statement) from None
+    finally:
+        line.close()
     context.bind(context.options.output, result)
     if not isinstance(result, Job):
         return result
+    if name := output_table(statement):
+        bind_table(context, name, result)
     JobView(result).show()
     if context.options.wait or not result.detached:
         wait_for(result)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from byzerllm_adapters.errors import ByzerError
+
 from .dispatch import Context
 from .progress import Progress
-from .tables import bind_table, take_over
+from .tables import bind_table, output_table, take_over
 
 if TYPE_CHECKING:
     from ..language import Statement
@@ -55,8 +57,7 @@ class _Shown:
         self._title = f"{number} of {of} · line {statement.span.line}: {title(statement, self._text)}"
         for note in getattr(statement, "notes", ()):
             print(f"line {note.span.line}: {note.text}")
-        if of > 1:
-            self._line.show(self._title)
+        self._line.show(self._title) if of > 1 else self._line.soon(self._title)
 
     def progress(self, text: str) -> None:
         """Show how far it is."""
@@ -65,19 +66,23 @@ class _Shown:
     def ended(self, statement: Statement, result: Any) -> None:
         """Show a job, and wait for it when its statement says so; bind a table to its name."""
         from ..cluster.jobs import Job
+        from ..language import RunLLM
         from ..live import JobView
         from ..tables import Table
         from .waiting import wait_for
 
         if isinstance(result, Table):
             self.table = result
-        name = getattr(statement, "table", None)
+        name = output_table(statement) if isinstance(statement, RunLLM) else getattr(statement, "table", None)
         if name is not None:
             bind_table(self._context, name, result)
         if isinstance(result, Job):
             JobView(result).show()
-            if not result.detached:
-                wait_for(result)
+            if not result.detached and wait_for(result) is None:
+                raise ByzerError(
+                    "interrupted: the statements after this one are not run",
+                    do=f'"%byzerllm attach {result.name}" shows the job, "%byzerllm stop {result.name}" ends it',
+                )
 
     def close(self) -> None:
         """Take the line away."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .dispatch import Context
 
+if TYPE_CHECKING:
+    from ..language import RunLLM
+
 
 def take_over(context: Context) -> None:
-    """Let a DataFrame that the user has put in place of a table of ours be the table of that name."""
+    """Let a DataFrame that the user has put in place of a table of ours be the table of that name.
+
+    So also where a variable of the user's stood beside a table of ours: since it was assigned anew, it is the newer.
+    """
     from ..tables.frames import is_frame
 
     session = context.session
@@ -18,6 +24,10 @@ def take_over(context: Context) -> None:
             del session.bound[name]
             if is_frame(now):
                 session.tables.pop(name, None)
+    for name, beside in list(session.beside.items()):
+        if context.shell.user_ns.get(name) is not beside:
+            del session.beside[name]
+            session.tables.pop(name, None)
 
 
 def bind_table(context: Context, name: str, table: Any) -> None:
@@ -27,4 +37,10 @@ def bind_table(context: Context, name: str, table: Any) -> None:
     if name.isidentifier() and free:
         namespace[name] = bound[name] = table
     elif name.isidentifier():
+        context.session.beside[name] = namespace[name]
         print(f"The variable {name} is yours and stays as it is; the table is session table {name!r} in SQL.")
+
+
+def output_table(statement: RunLLM) -> str | None:
+    """Return the name that a job's table gets; None: it gets none."""
+    return next((p.value for p in statement.parameters if p.key == "outputTable" and p.value), None)

@@ -77,7 +77,7 @@ def read_options(format: str, options: Mapping[str, object]) -> tuple[Format, Pa
         raise ByzerError(
             f"load cannot read {format!r}",
             where=f"formats: {', '.join(FORMATS)}",
-            do=f"did you mean {near[0]}?" if near else "convert the files to one of them",
+            do=f"did you mean {near[0]}?" if near else f"convert the files to one of {', '.join(FORMATS)}",
         )
     return known, read(known.options, _as_declared(known.options, options))
 

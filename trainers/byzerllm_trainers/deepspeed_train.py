@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -106,8 +107,10 @@ class DeepSpeedTrain:
         )
         from .gang import NAMESPACE
 
-        coordinator = ray.get_actor(self.folder.name, NAMESPACE)
-        self.workers: list[Any] = ray.get(coordinator.workers.remote())
+        self.workers: list[Any] = []
+        with contextlib.suppress(ValueError, ray.exceptions.RayActorError):  # it has ended, and said why
+            coordinator = ray.get_actor(self.folder.name, NAMESPACE)
+            self.workers = ray.get(coordinator.workers.remote())
         if not self.workers:
             wait(self.folder)  # raises why there are none
 

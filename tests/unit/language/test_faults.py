@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byzerllm_magics.language import LanguageError, Span, parse_run, parse_script, parse_setup, problem_error
-from byzerllm_magics.language.errors import SOURCE_WIDTH, display_width
+from byzerllm_magics.language.errors import SHOWN, SOURCE_WIDTH, display_width
 
 
 def failure(parse, text):
     with pytest.raises(LanguageError) as caught:
         parse(text)
-    assert len(caught.value.render()) <= 5
+    assert len(caught.value.render()) <= 5 or len(caught.value.problems) > 1
     return caught.value
 
 
@@ -129,10 +129,25 @@ def test_parameter_problems_are_shown_in_the_cell():
     ]
 
 
-def test_many_problems_stay_within_five_lines():
+def test_each_of_several_problems_has_its_place_a_caret_and_advice():
+    text = 'udfName "chat"\nname="a"\nlocalModelDir='
+    assert failure(parse_run, text).render() == [
+        "LanguageError: 2 problems",
+        'line 1, column 1: `=` is missing after udfName → write udfName="chat"',
+        '    udfName "chat"',
+        "    ^^^^^^^",
+        "line 3, column 1: localModelDir has no value → "
+        'write localModelDir="…" (a value with spaces, commas or = takes quotes)',
+        "    localModelDir=",
+        "    ^^^^^^^^^^^^^",
+    ]
+
+
+def test_many_problems_are_shown_as_far_as_a_page_goes():
     text = "\n".join("x" for _ in range(30))
     error = problem_error(text, [(Span.of(text, 2 * i, 2 * i + 1), f"what {i}", "do") for i in range(30)])
-    assert len(error.render()) == 5
+    assert len(error.render()) == 2 + 3 * SHOWN
+    assert error.render()[-1] == f"… and {30 - SHOWN} more"
     assert "(+29 more: line 2: what 1;" in error.what
 
 
@@ -141,3 +156,7 @@ def test_any_text_is_read_or_refused_in_words(text):
     for parse in (parse_run, parse_setup, parse_script):
         with contextlib.suppress(LanguageError):
             parse(text)
+
+
+def test_a_variable_that_no_reference_could_name_is_refused():
+    assert failure(parse_script, "set 1a='x';").what == "`1a` is not a name for a variable"

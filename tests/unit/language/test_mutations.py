@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from byzerllm_magics.language import LanguageError, Select, parse_run, parse_script, parse_setup
+from byzerllm_magics.language.errors import SHOWN
 
 CELLS = [
     "set ds='''{\"a\": 1;}''';",
@@ -61,7 +62,12 @@ def points_into(text, error):
     place = re.match(r"line (\d+), column (\d+)", error.where)
     line, column = int(place[1]), int(place[2])
     lines = text.split("\n")
-    return len(error.render()) <= 5 and 1 <= line <= len(lines) and 1 <= column <= len(lines[line - 1]) + 1
+    shown = min(len(error.problems), SHOWN)
+    return (
+        len(error.render()) <= max(5, 2 + 3 * shown)
+        and 1 <= line <= len(lines)
+        and 1 <= column <= len(lines[line - 1]) + 1
+    )
 
 
 @settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_magics.cluster.jobs import Job
 from byzerllm_magics.session import Session
 from byzerllm_magics.tables import Table
 
@@ -75,10 +76,16 @@ run t as TableRepartition.`` where partitionNum="many" as x;
 """
     )
     assert isinstance(ran.error, ByzerError)
-    assert len(ran.lines) <= 5
-    assert "load cannot read 'txt'" in ran.lines[0]
-    for named in ("line 4", "no table nothing", "partitionNum", "undefined"):
-        assert named in ran.lines[0], ran.lines[0]
+    assert ran.lines[0] == "LanguageError: 5 problems"
+    assert len(ran.lines) == 1 + 3 * 5, "each has a place, its line and a caret"
+    for named in (
+        "line 3, column 6: load cannot read 'txt'",
+        "line 4",
+        "no table nothing",
+        "partitionNum",
+        "undefined",
+    ):
+        assert named in ran.text, ran.text
     assert any("^^^" in line for line in ran.lines)
     assert "t" not in shell.user_ns
 
@@ -143,3 +150,78 @@ def test_a_script_of_settings_shows_the_card(run: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(Session, "connect", lambda _self, **_: INFO)
     ran = run('%%byzerllm\n!byzerllm setup sfft;\n!byzerllm setup "num_gpus=2";')
     assert "num_gpus=2" in repr(ran.value)
+
+
+def test_secret_variables_never_show_in_an_error(run: Any, shell: Any) -> None:
+    shell.user_ns["sec_token"] = "sk-PYTHON77"
+    for cell in (
+        '%%byzerllm\nset my_password="hunter-22";\nload csv.`${my_password}/*.csv` as t;',
+        "%%byzerllm\nload csv.`${sec_token}.csv` as t;",
+        '%%byzerllm run\naction="infer" and localModelDir="models/${sec_token}" and udfName="x"',
+    ):
+        ran = run(cell)
+        assert isinstance(ran.error, ByzerError)
+        assert "***" in ran.text
+        assert "hunter-22" not in ran.text
+        assert "sk-PYTHON77" not in ran.text
+
+
+def test_a_variable_that_is_assigned_anew_is_the_newer_table(run: Any, shell: Any) -> None:
+    shell.user_ns["mine"] = pd.DataFrame({"k": [1]})
+    assert "is yours" in run("%%byzerllm\nselect 5 as k as mine;").text
+    assert run("%%byzerllm\nselect k from mine as t;").value.df().k.tolist() == [5]
+    shell.user_ns["mine"] = pd.DataFrame({"k": [7]})
+    assert run("%%byzerllm\nselect k from mine as t;").value.df().k.tolist() == [7]
+
+
+def test_an_unseen_mark_at_the_beginning_of_a_pasted_cell_does_no_harm(run: Any) -> None:
+    assert run("%%byzerllm\n\ufeffselect 1 as a as t;").value.df().a.tolist() == [1]
+
+
+class Trained(Job):
+    """A job that is interrupted while it is waited for, or has ended."""
+
+    def __init__(self, interrupted: bool) -> None:
+        self.detached, self._interrupted = False, interrupted
+
+    name = "trained"
+
+    def wait(self, on_look: Any = None) -> dict[str, Any]:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        return {"name": "trained", "status": "finished", "steps": 3, "seconds": 1.0, "last_loss": None, "model": None}
+
+
+@pytest.fixture
+def trains(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Lets the training statement give a job that was made before."""
+    monkeypatch.setattr("byzerllm_magics.live.JobView.__init__", lambda *_: None)
+    monkeypatch.setattr("byzerllm_magics.live.JobView.show", lambda _: None)
+
+    def with_job(job: Trained) -> None:
+        monkeypatch.setattr(Session, "run", lambda *_args, **_more: job)
+
+    return with_job
+
+
+TRAIN = 'run command as LLM.`` where pretrainedModelType="sft/llama" and localModelDir="m" and localDataDir="d"'
+
+
+def test_an_interrupted_wait_ends_the_script(run: Any, shell: Any, trains: Any) -> None:
+    trains(Trained(interrupted=True))
+    ran = run(f"%%byzerllm\nselect 1 as a as t;\n{TRAIN};\nselect 2 as a as never;")
+    assert isinstance(ran.error, ByzerError)
+    assert "the statements after this one are not run" in ran.text
+    assert "attach trained" in ran.text
+    assert "t" in shell.user_ns
+    assert "never" not in shell.user_ns
+
+
+def test_a_jobs_table_is_a_variable(run: Any, shell: Any, trains: Any) -> None:
+    trains(Trained(interrupted=False))
+    ran = run(f'%%byzerllm\n{TRAIN} and outputTable="result";')
+    assert ran.error is None, ran.text
+    assert shell.user_ns["result"].df().steps.tolist() == [3]
+    shell.user_ns["kept"] = 7
+    assert "is yours" in run(f'%%byzerllm run\n{TRAIN.partition("where ")[2]} and outputTable="kept"').text
+    assert shell.user_ns["kept"] == 7

@@ -5,7 +5,7 @@ import pytest
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.infer_parameters import InferParameters
 from byzerllm_adapters.parameters import ParameterError, as_strings, notes, read
-from byzerllm_adapters.secret_values import is_secret, reveal
+from byzerllm_adapters.secret_values import hidden, is_secret, known_here, reveal
 from byzerllm_magics.language import parse_run
 from byzerllm_magics.parameters import at_the_caret
 
@@ -58,3 +58,13 @@ def test_one_from_the_environment_is_read_where_it_is_used(monkeypatch):
     monkeypatch.delenv("MY_KEY")
     with pytest.raises(ByzerError, match=r"saas\.api_key is to come from the environment, which has no MY_KEY"):
         reveal("env:MY_KEY", "saas.api_key")
+
+
+def test_what_the_notebooks_environment_has_is_taken_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", SECRET)
+    keys = {"saas.api_key": "env:MY_KEY", "hubToken": "env:OF_THE_REPLICA", "udfName": "env:MY_KEY"}
+    assert known_here(keys) == keys | {"saas.api_key": SECRET}
+
+
+def test_a_secret_is_masked_wherever_it_stands() -> None:
+    assert hidden(f"a {SECRET} and {SECRET}x", [SECRET, "ab"]) == "a *** and ***x", "two characters hide nothing"
