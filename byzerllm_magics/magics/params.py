@@ -8,7 +8,9 @@ from .dispatch import Context, Parser
 def parser() -> Parser:
     """Which group of keys, and what to look for."""
     parser = Parser("params")
-    parser.add_argument("words", nargs="*", metavar="word", help="setup, infer, train, sft, sfft, or what to look for")
+    parser.add_argument(
+        "words", nargs="*", metavar="word", help="setup, infer, train, sft, sfft, csv, … or what to look for"
+    )
     return parser
 
 

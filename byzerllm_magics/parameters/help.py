@@ -12,6 +12,8 @@ from byzerllm_trainers.optimization_parameters import SfftParameters, SftParamet
 from byzerllm_trainers.refused_arguments import REFUSED
 from byzerllm_trainers.train_parameters import TrainParameters
 
+from ..tables.load_options import CsvOptions, JsonOptions, TextOptions
+from .repartition import RepartitionParameters
 from .setup import SetupSettings
 
 _REFUSED = """\
@@ -37,6 +39,10 @@ GROUPS: dict[str, tuple[type[Parameters], Callable[[Key], bool], str]] = {
     "train": (TrainParameters, lambda key: "." not in key.name, "Train a model: what to train on what"),
     "sft": (TrainParameters, _of("sft"), '`pretrainedModelType="sft/…"`: fine-tune with LoRA'),
     "sfft": (TrainParameters, _of("sfft"), '`pretrainedModelType="sfft/…"`: train every weight'),
+    "csv": (CsvOptions, _everything, "`load csv`: options"),
+    "json": (JsonOptions, _everything, "`load json`: options"),
+    "text": (TextOptions, _everything, "`load text`: options"),
+    "repartition": (RepartitionParameters, _everything, "`TableRepartition`: options"),
 }
 """A name for help: the declaration, which of its keys, and a title."""
 

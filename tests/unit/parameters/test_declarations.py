@@ -173,7 +173,7 @@ def test_a_wrong_mode_is_shown_with_a_caret():
 def test_help_has_one_line_a_key(group):
     head, _, *lines = help_text(group).splitlines()
     assert head.split()[:4] == ["key", "type", "default", "unit"]
-    assert len(lines) >= 6
+    assert len(lines) >= 2
     assert all(line.startswith(f"{group}.") for line in lines) == (group in ("sft", "sfft"))
 
 

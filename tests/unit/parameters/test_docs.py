@@ -1,16 +1,18 @@
 """What is made from the declarations: the reference page, the search in a notebook, what completion offers."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_magics.language import parse_script
+from byzerllm_magics.language import Select, parse_script
 from byzerllm_magics.language.forms import FORMS
 from byzerllm_magics.parameters import GROUPS, keys_of, search_text
 from byzerllm_magics.parameters.__main__ import with_statements
 from byzerllm_magics.parameters.help import reference_page
+from byzerllm_magics.tables.select import parse_query
 from byzerllm_trainers.optimization_parameters import SfftParameters, SftParameters
 
 PAGE = Path(__file__).parents[3] / "docs" / "parameters.md"
@@ -101,3 +103,14 @@ def test_what_a_refusal_names_exists():
             word = instead.removeprefix("write ").split()[0].strip(",:;")
             if instead.startswith("write ") and word.isidentifier() and word not in ("another",):
                 assert word in known | {"epoches"}, name
+
+
+def test_every_example_of_the_language_page_is_read() -> None:
+    page = PAGE.with_name("language.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 3
+    statements = [statement for block in blocks for statement in parse_script(block)]
+    assert len(statements) >= 10
+    for statement in statements:
+        if isinstance(statement, Select):
+            parse_query(statement.sql, {}.get)
