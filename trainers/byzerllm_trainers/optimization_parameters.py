@@ -162,6 +162,24 @@ class OptimizationParameters(Parameters):
         "eval_loss", description="What the best checkpoint is best at; accuracy: of the next token."
     )
 
+    early_stopping_patience: int | None = Field(
+        None,
+        gt=0,
+        description="End when so many evaluations in a row are not better; none: train to the last step.",
+        json_schema_extra={"unit": "evaluations"},
+    )
+
+    # -- samples --
+    sample_prompts: list[str] = Field(
+        default_factory=list, description="Prompts that the model answers while it trains, greedily, as a JSON list."
+    )
+    sample_steps: int = Field(
+        100, gt=0, description="Answer the sample_prompts every so many steps, and at the end.", json_schema_extra=STEPS
+    )
+    sample_max_tokens: int = Field(
+        64, gt=0, description="The most tokens of an answer to one of the sample_prompts.", json_schema_extra=TOKENS
+    )
+
     @model_validator(mode="after")
     def _one_rhythm(self) -> Self:
         """Refuse a number of steps beside a strategy that does not count steps."""

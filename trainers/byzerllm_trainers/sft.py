@@ -8,11 +8,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters import conversations, registry
+from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
 
 from .corpus import messages_of
 from .engine import precision
 from .job_folder import Record
+from .loss import NextToken, Objective
 from .own_partitions import partition_counts
 from .packing import GroupedRows, Plan
 from .recipe import Job, dealt, eval_layout
@@ -77,6 +79,14 @@ class SupervisedFineTuning:
             task_type="CAUSAL_LM",
         )
         return get_peft_model(base, lora)
+
+    def objective(self, job: Job) -> Objective:
+        """The answers' tokens."""
+        return NextToken()
+
+    def prompt(self, tokenizer: Any, text: str) -> list[int]:
+        """A conversation that the text begins."""
+        return conversations.encode_prompt(tokenizer, [Message(role="user", content=text)])
 
     def tokenizer(self, job: Job) -> Any:
         """Return the base's tokenizer with a chat template: its own, or the adapter's."""

@@ -95,6 +95,7 @@ class Ran:
     outcome: Any
     records: list[Record]
     saved: list[int]
+    samples: list[Record]
 
     @property
     def losses(self) -> list[float]:
@@ -114,6 +115,7 @@ def run(
     folder: JobFolder,
     should_stop: Callable[[int], bool] = lambda _step: False,
     held_out: list[Encoded] | None = None,
+    sampler: Any = None,
 ) -> Ran:
     """Train in this process; ``should_stop`` is asked with the number of steps recorded so far."""
     from byzerllm_trainers.engine import Rank
@@ -127,6 +129,7 @@ def run(
         evaluation = GroupedRows(write_shards(folder.held_out, held_out), eval_layout)
     records: list[Record] = []
     saved: list[int] = []
+    samples: list[Record] = []
     engine, outcome = train(
         model,
         plan,
@@ -134,10 +137,29 @@ def run(
         total,
         folder=folder,
         rank=Rank(0, 1),
-        record=records.append,
-        flush=lambda: None,
-        saved=saved.append,
-        should_stop=lambda: should_stop(len(records) + 1),
+        observer=Seen(records, saved, samples, lambda: should_stop(len(records) + 1)),
         held_out=evaluation,
+        sampler=sampler,
     )
-    return Ran(engine, outcome, records, saved)
+    return Ran(engine, outcome, records, saved, samples)
+
+
+@dataclass
+class Seen:
+    """Keeps what the loop tells."""
+
+    records: list[Record]
+    checkpoints: list[int]
+    samples: list[Record]
+    should_stop: Callable[[], bool]
+
+    def record(self, step: Record) -> None:
+        self.records.append(step)
+
+    def flush(self) -> None: ...
+
+    def saved(self, step: int) -> None:
+        self.checkpoints.append(step)
+
+    def sampled(self, answers: Sequence[Record]) -> None:
+        self.samples += answers

@@ -10,6 +10,7 @@ from byzerllm_trainers.checkpoint import committed
 from byzerllm_trainers.engine import Rank
 from byzerllm_trainers.evaluation import evaluate
 from byzerllm_trainers.job_folder import JobFolder
+from byzerllm_trainers.loss import NextToken
 from byzerllm_trainers.packing import GroupedRows, Layout
 from byzerllm_trainers.shards import open_shards
 from tests.unit.trainers.arguments.bench import OTHERS, ROWS, Bench, case
@@ -80,7 +81,7 @@ def _(bench: Bench) -> None:
         assert ran.outcome.model_step == next(step for step, score in scores.items() if score == best(scores.values()))
         assert {path.name for path in committed(folder)} == {f"step-{ran.outcome.model_step}", "step-12"}
         layout = Layout(rows=4, accumulation=1, world=1, seed=0)
-        again = evaluate(ran.engine, GroupedRows(open_shards(folder.held_out), layout), Rank(0, 1))
+        again = evaluate(ran.engine, GroupedRows(open_shards(folder.held_out), layout), Rank(0, 1), NextToken())
         assert again[name] == pytest.approx(best(scores.values()), rel=1e-5), "the best weights are back"
     last = overfitted(bench, bench.folder())
     assert last.outcome.model_step == 12
