@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from byzerllm_adapters.errors import ByzerError
 
 from .model_options import base_of
@@ -58,7 +60,7 @@ def supervised(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 
     module = getattr(model, "module", model)
     device = next(module.parameters()).device
-    labels = torch.from_numpy(batch.labels).to(device)
+    labels = torch.from_numpy(np.ascontiguousarray(batch.labels)).to(device)
     chosen = labels != IGNORED
 
     def pick(_head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -66,10 +68,20 @@ def supervised(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 
     hook = _head(module).register_forward_pre_hook(pick)
     try:
-        logits = model(input_ids=torch.from_numpy(batch.input_ids).to(device), use_cache=False).logits
+        logits = model(**_inputs(batch, device), use_cache=False).logits
     finally:
         hook.remove()
     return logits.float(), labels[chosen]
+
+
+def _inputs(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return what a model gets. Never an attention mask: one of ones would hide the ``position_ids``' block mask."""
+    import torch
+
+    inputs = {"input_ids": batch.input_ids}
+    if batch.position_ids is not None:
+        inputs["position_ids"] = batch.position_ids
+    return {name: torch.from_numpy(np.ascontiguousarray(values)).to(device) for name, values in inputs.items()}
 
 
 def _head(module: Any) -> torch.nn.Module:

@@ -212,6 +212,9 @@ class SftParameters(OptimizationParameters):
     group_by_length: bool = Field(
         True, description="Rows of similar length share a batch, so that little is padded; false: plain shuffle."
     )
+    packing: bool = Field(
+        False, description="Fill rows of max_seq_length with several conversations; they do not see each other."
+    )
     lora_rank: int = Field(16, gt=0, description="Rank of the LoRA matrices: more learn more and take more memory.")
     lora_alpha: float = Field(32.0, gt=0, description="The update is scaled by lora_alpha / lora_rank.")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before the LoRA matrices.")

@@ -86,3 +86,18 @@ def _(bench: Bench) -> None:
     last = overfitted(bench, bench.folder())
     assert last.outcome.model_step == 12
     assert last.saved == [12]
+
+
+@case("early_stopping_patience")
+def _(bench: Bench) -> None:
+    folder = bench.folder()
+    whole = overfitted(bench, bench.folder())
+    losses = [record["eval_loss"] for record in whole.records if "eval_loss" in record]
+    best = losses.index(min(losses))
+    assert best < len(losses) - 2, "it does get worse"
+    ran = overfitted(bench, folder, early_stopping_patience=2)
+    assert ran.outcome.steps == 2 * (best + 1 + 2)
+    assert (ran.outcome.state, ran.saved[-1]) == ("finished", ran.outcome.steps)
+    assert ran.outcome.message == "eval_loss did not get better in 2 evaluations"
+    with pytest.raises(ByzerError, match="there is no data to evaluate on"):
+        assert bench.job(early_stopping_patience=2).request.train
