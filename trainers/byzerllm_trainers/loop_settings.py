@@ -88,7 +88,7 @@ class LoopSettings:
     gradient_checkpointing: bool
     torch_compile: bool
     logging_steps: int
-    tensorboard: bool
+    report_to: str
     saving: Rhythm
     save_total_limit: int
     resume_from: str | None
@@ -149,7 +149,7 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
         gradient_checkpointing=keys.gradient_checkpointing,
         torch_compile=keys.torch_compile,
         logging_steps=keys.logging_steps,
-        tensorboard=keys.report_to == "tensorboard",
+        report_to=keys.report_to,
         saving=_saving(keys, evaluating),
         save_total_limit=keys.save_total_limit,
         resume_from=keys.resume_from_checkpoint,

@@ -115,8 +115,8 @@ class OptimizationParameters(Parameters):
         description="Print and send to TensorBoard every so many steps; metrics.jsonl has every step.",
         json_schema_extra=STEPS,
     )
-    report_to: Literal["tensorboard", "none"] = Field(
-        "tensorboard", description="Who gets the numbers, besides metrics.jsonl and the log."
+    report_to: Literal["tensorboard", "wandb", "mlflow", "none"] = Field(
+        "tensorboard", description="Who gets the numbers, besides metrics.jsonl and the log; if it is installed."
     )
     save_strategy: Literal["no", "steps", "epoch"] | None = Field(
         None, description="When checkpoints are written; no: at the end. None: steps if save_steps is given."

@@ -61,7 +61,7 @@ class Worker:
         from .engine import import_deepspeed
 
         import_deepspeed()
-        if self._index == 0 and read_request(self._folder).loop.tensorboard:
+        if self._index == 0 and read_request(self._folder).loop.report_to == "tensorboard":
             import torch.utils.tensorboard  # noqa: F401 - its writer imports it at the first step otherwise
 
     def train(self) -> Record:

@@ -41,8 +41,8 @@ def _(bench: Bench) -> None:
     assert len(reported(bench, report_to="tensorboard", logging_steps=1)[1]) == 7
     lines, losses = reported(bench, report_to="none", logging_steps=1)
     assert (len(lines), losses) == (7, [])
-    with pytest.raises(ByzerError, match='report_to="wandb" is not allowed'):
-        settings(report_to="wandb")
+    with pytest.raises(ByzerError, match='report_to="comet" is not allowed'):
+        settings(report_to="comet")
 
 
 @case("save_strategy", "save_steps")
