@@ -32,7 +32,7 @@ MODES: dict[str, dict[str, Any]] = {
 class Pace(TrainerCallback):  # type: ignore[misc]
     """Notes when the warm-up ended and when the last step did."""
 
-    def on_step_end(self, _args: object, state: Any, _control: object, **_more: object) -> None:
+    def on_step_end(self, _args: object, state: Any, _control: object, **_more: object) -> None:  # noqa: D102
         now = (time.perf_counter(), float(state.num_input_tokens_seen))
         if state.global_step == WARM_UP:
             self.first = now
