@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OUT ?= out
 
-.PHONY: quickstart lab test check bench docs clean browser requirements
+.PHONY: quickstart lab test check bench bench-gpu docs clean browser requirements
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m byzerllm_magics.headless notebooks/quickstart.ipynb --output $(OUT)/quickstart
@@ -32,6 +32,10 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run.py
+
+# On a machine with a GPU: tokens per second and MFU with models of 1 B and 8 B parameters.
+bench-gpu: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/gpu.py
 
 # What is made from declarations; tests/unit/parameters/test_docs.py fails when it is stale.
 docs: $(VENV)/.installed

@@ -19,6 +19,7 @@ BENCHMARKS = (
     "load_ext",
     "setup_ready",
     "sft_vs_bare_loop",
+    "sft_vs_peers",
     "sfft_vs_bare_deepspeed",
     "first_token",
     "view_cost",

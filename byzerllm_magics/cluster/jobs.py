@@ -166,6 +166,7 @@ class JobWatch:
         self._metrics = follow.Cursor(folder.root / "metrics.jsonl")
         self._events = follow.Cursor(folder.root / "events.jsonl")
         self._steps: list[Record] = []
+        self._board = ""
         self._heard = time.monotonic()
         self.state = JobState(folder.name, shown(folder.root), method, workers=int(request["workers"]))
 
@@ -198,10 +199,13 @@ class JobWatch:
             return
         state.state = name
         state.total_steps = event.get("total_steps", state.total_steps)
-        state.message = event.get("message", "" if name == "running" else state.message)
+        self._board = event.get("tensorboard", self._board)
+        state.message = event.get(
+            "message", self._board and f"TensorBoard: {self._board}" if name == "running" else state.message
+        )
         if name in FINAL_STATES:
             state.finished = event["time"]
-            state.message = event["error"][0] if name == "failed" else ""
+            state.message = event["error"][0] if name == "failed" else event.get("message", "")
 
     def _extend(self, records: list[Record]) -> None:
         """Append steps, and lay them out as the views draw them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .loss import supervised
+from .loss import Objective
 from .packing import Plan
 
 if TYPE_CHECKING:
@@ -14,25 +14,21 @@ HIGHER_IS_BETTER = {"eval_loss": False, "eval_accuracy": True}
 """The metrics that `evaluate` returns."""
 
 
-def evaluate(engine: Any, plan: Plan, rank: Rank) -> dict[str, float]:
-    """Return the mean loss and the share of tokens predicted right, over one epoch of ``plan`` and all ranks.
+def evaluate(engine: Any, plan: Plan, rank: Rank, objective: Objective) -> dict[str, float]:
+    """Return the mean loss and the share of targets that are right, over one epoch of ``plan`` and all ranks.
 
     Every rank calls this and computes its share; nothing random happens, and training goes on as if it had not
     been.
     """
     import torch
     import torch.distributed as dist
-    from torch.nn.functional import cross_entropy
 
-    sums = torch.zeros(3, dtype=torch.float64)  # loss, tokens predicted right, tokens
+    sums = torch.zeros(3, dtype=torch.float64)  # loss, targets that are right, targets
     engine.eval()
     with torch.no_grad():
         for index in range(plan.steps_per_epoch):
             for batch in plan.step(index, rank.index).batches:
-                logits, labels = supervised(engine, batch)
-                loss = cross_entropy(logits, labels, reduction="sum").item()
-                right = int((logits.argmax(-1) == labels).sum())
-                sums += torch.tensor([loss, right, len(labels)], dtype=torch.float64)
+                sums += torch.tensor(objective.scores(engine, batch), dtype=torch.float64)
     engine.train()
     sums = sums.to(engine.device)
     if rank.world > 1:

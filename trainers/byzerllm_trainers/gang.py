@@ -19,6 +19,7 @@ from byzerllm_adapters.errors import ByzerError
 from . import recipe
 from .job_folder import JobFolder, Record
 from .job_request import JobRequest, read_request
+from .tensorboard_server import TensorBoardServer
 from .worker import Worker, keep_log
 
 NAMESPACE = "byzerllm"
@@ -58,6 +59,7 @@ class Coordinator:
         self._stop = threading.Event()
         self._placed = threading.Event()
         self._workers: list[Any] = []
+        self._board: TensorBoardServer | None = None
         self._attempt = 0
         threading.Thread(target=self._run, name="supervisor", daemon=True).start()
 
@@ -93,6 +95,9 @@ class Coordinator:
         """Run attempts until one ends; return the final event."""
         request = read_request(self._folder)
         self._attempt = self._folder.take_lease("coordinator")
+        if request.loop.report_to == "tensorboard":
+            self._board = TensorBoardServer(self._folder.tensorboard)
+            print(f"TensorBoard: {self._board.url}")
         preparing = self._begin_preparing()
         lost = 0
         while True:
@@ -142,8 +147,11 @@ class Coordinator:
         if group is None:
             return {"name": "stopped", "steps": 0}
         try:
-            self._workers = list(self._create(request, group))
-            self._rendezvous(request)
+            try:
+                self._workers = list(self._create(request, group))
+                self._rendezvous(request)
+            except ray.exceptions.RayActorError:
+                raise WorkerLost("a worker died before it could train") from None
             for worker in self._workers:
                 worker.load.remote()
             self._finish_preparing(preparing)
@@ -175,7 +183,8 @@ class Coordinator:
         bundle = {"CPU": request.cpus_per_worker, **request.resources} | ({"GPU": 1.0} if request.gpu else {})
         one_node = request.train.method == "sft"
         group = ray.util.placement_group([bundle] * request.workers, "STRICT_PACK" if one_node else "PACK")
-        self._event("starting", message=f"placing {request.workers} worker{'s' * (request.workers > 1)}")
+        where = {"tensorboard": self._board.url} if self._board else {}
+        self._event("starting", message=f"placing {request.workers} worker{'s' * (request.workers > 1)}", **where)
         begun, told = time.monotonic(), False
         while not group.wait(1.0):
             if self._stop.is_set():

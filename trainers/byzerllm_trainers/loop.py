@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from byzerllm_adapters.errors import ByzerError
 
 from .checkpoint import load_checkpoint, restore_best, resume_elsewhere, save_checkpoint
-from .engine import Rank, optimizer_step, start_engine
+from .early_stopping import EarlyStopping
+from .engine import Rank, optimizer_step, precision, start_engine
 from .evaluation import evaluate
-from .loss import summed_loss
+from .flops import model_flops
+from .loss import NextToken, Objective
 from .model_options import apply_model_options
 from .packing import Plan, Step
+from .step_clock import StepClock
+from .step_record import StepRecord, keep_batches
 
 if TYPE_CHECKING:
     import torch
 
     from .job_folder import JobFolder, Record
     from .loop_settings import LoopSettings
+    from .samples import Sampler
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Outcome:
 
     Attributes:
         state: ``finished``, or ``stopped`` when asked to before the last step.
+        message: Why it ended before the last step of its own accord; empty otherwise.
         steps: Optimizer steps done.
         model_step: The step whose weights the engine holds: the last, or the best one of a finished run.
         first_loss: Loss of this attempt's first step; nan when it did none.
@@ -43,6 +49,7 @@ class Outcome:
     """
 
     state: str
+    message: str
     steps: int
     model_step: int
     first_loss: float
@@ -55,6 +62,25 @@ class Outcome:
         return asdict(self)
 
 
+class Observer(Protocol):
+    """Whom the loop tells how it goes. All but `should_stop` is called on rank 0 alone."""
+
+    def record(self, step: Record) -> None:
+        """A step's metrics."""
+
+    def flush(self) -> None:
+        """Put the records on disk: a checkpoint follows, and another attempt may go on behind it."""
+
+    def saved(self, step: int) -> None:
+        """A checkpoint was committed."""
+
+    def sampled(self, answers: Sequence[Record]) -> None:
+        """What the model answered the user's prompts."""
+
+    def should_stop(self) -> bool:
+        """Asked each step on every rank; one yes stops all after the same step."""
+
+
 def train(
     model: torch.nn.Module,
     plan: Plan,
@@ -63,12 +89,11 @@ def train(
     *,
     folder: JobFolder,
     rank: Rank,
-    record: Callable[[Record], None],
-    flush: Callable[[], None],
-    saved: Callable[[int], None],
-    should_stop: Callable[[], bool],
+    observer: Observer,
+    objective: Objective | None = None,
     epoch_steps: int | None = None,
     held_out: Plan | None = None,
+    sampler: Sampler | None = None,
 ) -> tuple[Any, Outcome]:
     """Train ``model`` up to ``total_steps``, from the newest checkpoint if there is one.
 
@@ -79,12 +104,11 @@ def train(
         total_steps: Where the learning-rate schedule and the run end.
         folder: The job's folder.
         rank: This process.
-        record: Takes one metrics record a step (called on rank 0).
-        flush: Puts the records on disk, before the checkpoint from which another attempt goes on behind them.
-        saved: Told the step of each committed checkpoint (called on rank 0).
-        should_stop: Asked each step on every rank; one yes stops all after the same step.
+        observer: Is told how it goes.
+        objective: What the loss is; None: of the next token.
         epoch_steps: Steps that count as one epoch; None: all of the plan's.
         held_out: What to evaluate on, if the settings evaluate; its one epoch is all of it.
+        sampler: Asks the model prompts of the user's; None: nobody does.
 
     Returns:
         The engine, for export, and the outcome.
@@ -96,72 +120,148 @@ def train(
 
     apply_model_options(model, settings)
     model.train()
+    flops = model_flops(model)
     engine = start_engine(model, settings, folder)
     torch.manual_seed(settings.seed + rank.index)  # dropout differs by rank
     step = _begin(engine, settings, folder, rank, total_steps)
-    epoch_steps = epoch_steps or plan.steps_per_epoch
-    loss, first_loss, tokens, started = math.nan, math.nan, 0, time.perf_counter()
-    stop = False
-    while step < total_steps and not stop:
-        begun = time.perf_counter()
-        current = plan.step(step, rank.index)
-        local = _accumulate_gradients(engine, current, rank)
-        learning_rate = settings.learning_rate_at(step, total_steps)
-        norm = optimizer_step(engine, settings, learning_rate)
-        loss, stop = _over_ranks(local, should_stop(), engine.device)
-        loss /= current.targets
-        step += 1
-        tokens += current.tokens
-        first_loss = loss if math.isnan(first_loss) else first_loss
-        if not math.isfinite(loss):
-            raise ByzerError(
-                f"the loss became {loss} at step {step}",
-                do="lower the learning rate, or look at the rows of that step",
-            )
-        seconds = time.perf_counter() - begun
-        saves = stop or step == total_steps or settings.saving.due(step, epoch_steps)
-        metrics: dict[str, float] = {}
-        if held_out is not None and _evaluates(settings, step, total_steps, epoch_steps, saves=saves):
-            metrics = evaluate(engine, held_out, rank)
-        if rank.index == 0:
-            record(
-                {
-                    "step": step,
-                    "loss": round(loss, 6),
-                    "learning_rate": learning_rate,
-                    "grad_norm": round(norm, 6),
-                    "tokens": current.tokens,
-                    "tokens_per_second": round(current.tokens / seconds, 1),
-                    "seconds": round(seconds, 5),
-                    **metrics,
-                }
-            )
-        if saves:
-            if rank.index == 0:
-                flush()
-            save_checkpoint(
-                engine,
-                folder,
-                step,
-                rank.index,
-                keep=settings.save_total_limit,
-                metrics=metrics,
-                best_by=settings.best_by,
-            )
-            if rank.index == 0:
-                saved(step)
-    finished = step >= total_steps
+    earlier = [record for record in folder.metrics() if record["step"] <= step]
+    run = _Run(
+        engine=engine,
+        plan=plan,
+        settings=settings,
+        total_steps=total_steps,
+        epoch_steps=epoch_steps or plan.steps_per_epoch,
+        folder=folder,
+        rank=rank,
+        observer=observer,
+        objective=objective or NextToken(),
+        held_out=held_out,
+        sampler=sampler,
+        stopping=EarlyStopping(settings.metric, settings.patience, earlier),
+        describe=StepRecord(flops, half=precision(settings) != "fp32", rank=rank, earlier=earlier),
+        clock=StepClock(engine.device),
+    )
+    losses, tokens, started = [math.nan, math.nan], 0, time.perf_counter()
+    asked = enough = False
+    while step < total_steps and not (asked or enough):
+        done, record, asked = run.advance(step)
+        step, tokens = step + 1, tokens + done.tokens
+        losses = [record["loss"] if math.isnan(losses[0]) else losses[0], record["loss"]]
+        enough = run.conclude(record, asked=asked)
+    finished = enough or step >= total_steps
     best = restore_best(engine, folder, settings.best_by, rank.index) if finished and settings.best_by else step
     outcome = Outcome(
         state="finished" if finished else "stopped",
+        message=run.stopping.message if enough else "",
         steps=step,
         model_step=best,
-        first_loss=first_loss,
-        last_loss=loss,
+        first_loss=losses[0],
+        last_loss=losses[1],
         tokens=tokens,
         seconds=time.perf_counter() - started,
     )
     return engine, outcome
+
+
+@dataclass
+class _Run:
+    """A run on one rank: what `train` was given, and what follows from it."""
+
+    engine: Any
+    plan: Plan
+    settings: LoopSettings
+    total_steps: int
+    epoch_steps: int
+    folder: JobFolder
+    rank: Rank
+    observer: Observer
+    objective: Objective
+    held_out: Plan | None
+    sampler: Sampler | None
+    stopping: EarlyStopping
+    describe: StepRecord
+    clock: StepClock
+
+    def advance(self, step: int) -> tuple[Step, Record, bool]:
+        """Do the step with this index; return it, its record, and whether any rank was asked to stop.
+
+        Raises:
+            ByzerError: the loss is not finite; the step's batches are kept.
+        """
+        begun = time.perf_counter()
+        self.clock.start()
+        current = self.plan.step(step, self.rank.index)
+        self.clock.mark("data")
+        local = self._accumulate_gradients(current)
+        learning_rate = self.settings.learning_rate_at(step, self.total_steps)
+        norm = optimizer_step(self.engine, self.settings, learning_rate)
+        self.clock.mark("optimizer")
+        total, asked = _over_ranks(local, self.observer.should_stop(), self.engine.device)
+        loss = total / current.targets
+        if not math.isfinite(loss):
+            raise ByzerError(
+                f"the loss became {loss} at step {step + 1}",
+                where=f"its batches: {keep_batches(self.folder, step + 1, self.rank, current.batches)}",
+                do="lower the learning rate, or look at the rows of that step",
+            )
+        numbers = {
+            "step": step + 1,
+            "loss": round(loss, 6),
+            "learning_rate": learning_rate,
+            "grad_norm": round(norm, 6),
+        }
+        seconds = {"seconds": round(time.perf_counter() - begun, 5), **self.clock.read()}
+        return current, self.describe(numbers, current, seconds), asked
+
+    def conclude(self, record: Record, *, asked: bool) -> bool:
+        """Evaluate, sample and save, whatever is due after a step; return whether the run has done enough."""
+        step: int = record["step"]
+        last = asked or step == self.total_steps
+        saves = last or self.settings.saving.due(step, self.epoch_steps)
+        metrics: dict[str, float] = {}
+        if self.held_out is not None and self._evaluates(step, saves=saves):
+            metrics = evaluate(self.engine, self.held_out, self.rank, self.objective)
+        enough = self.stopping.is_due(metrics)
+        tells = self.rank.index == 0
+        if tells:
+            self.observer.record(record | metrics)
+        if self.sampler is not None and self.sampler.is_due(step, last=last or enough):
+            answers = self.sampler.answers(self.engine, step)
+            if tells:
+                self.observer.sampled(answers)
+        if saves or enough:
+            if tells:
+                self.observer.flush()
+            self._save(step, metrics)
+            if tells:
+                self.observer.saved(step)
+        return enough
+
+    def _accumulate_gradients(self, step: Step) -> torch.Tensor | float:
+        """Compute the gradients of this rank's micro-batches; return its summed loss. The last one is not stepped."""
+        total: torch.Tensor | float = 0.0
+        for batch in step.batches:
+            summed = self.objective.summed_loss(self.engine, batch)
+            self.clock.mark("forward")
+            # the engine averages gradients over ranks, hence `world`
+            self.engine.backward(summed * (self.rank.world / step.targets), scale_wrt_gas=False)
+            total = total + summed.detach().double()
+            if batch is not step.batches[-1]:
+                self.engine.step()
+            self.clock.mark("backward")
+        return total
+
+    def _evaluates(self, step: int, *, saves: bool) -> bool:
+        """Whether the model is evaluated after this step; if the best checkpoint counts, each of them is."""
+        if self.settings.best_by is not None and saves:
+            return True
+        if self.settings.evaluating.strategy == "no":
+            return False
+        return step == self.total_steps or self.settings.evaluating.due(step, self.epoch_steps)
+
+    def _save(self, step: int, metrics: dict[str, float]) -> None:
+        keep, best_by = self.settings.save_total_limit, self.settings.best_by
+        save_checkpoint(self.engine, self.folder, step, self.rank.index, keep=keep, metrics=metrics, best_by=best_by)
 
 
 def _begin(engine: Any, settings: LoopSettings, folder: JobFolder, rank: Rank, total_steps: int) -> int:
@@ -179,34 +279,13 @@ def _begin(engine: Any, settings: LoopSettings, folder: JobFolder, rank: Rank, t
     return step
 
 
-def _accumulate_gradients(engine: Any, step: Step, rank: Rank) -> float:
-    """Compute the gradients of this rank's micro-batches; return its summed loss. The last one is not stepped."""
-    total = 0.0
-    for batch in step.batches:
-        summed = summed_loss(engine, batch)
-        # the engine averages gradients over ranks, hence `world`
-        engine.backward(summed * (rank.world / step.targets), scale_wrt_gas=False)
-        total += summed.item()
-        if batch is not step.batches[-1]:
-            engine.step()
-    return total
-
-
-def _evaluates(settings: LoopSettings, step: int, total_steps: int, epoch_steps: int, *, saves: bool) -> bool:
-    """Whether the model is evaluated after this step; if the best checkpoint counts, each of them is."""
-    if settings.best_by is not None and saves:
-        return True
-    if settings.evaluating.strategy == "no":
-        return False
-    return step == total_steps or settings.evaluating.due(step, epoch_steps)
-
-
-def _over_ranks(loss: float, stop: bool, device: torch.device) -> tuple[float, bool]:
+def _over_ranks(loss: torch.Tensor | float, stop: bool, device: torch.device) -> tuple[float, bool]:
     """Sum the loss over ranks; with it, in the same small message, whether any rank was asked to stop."""
     import torch
     import torch.distributed as dist
 
-    message = torch.tensor([loss, float(stop)], dtype=torch.float64, device=device)
+    message = torch.tensor([0.0, float(stop)], dtype=torch.float64, device=device)
+    message[0] += loss
     if dist.get_world_size() > 1:
         dist.all_reduce(message)
     total, stops = message.tolist()

@@ -60,7 +60,9 @@ class LoopSettings:
         resume_from: A job's folder or a checkpoint to begin from, or None.
         evaluating: When the held-out data is evaluated; besides the end, unless it says no.
         eval_rows: Rows a device and batch of an evaluation.
-        best_by: The metric whose best checkpoint is the result, or None: the last is.
+        metric: The metric that tells better from worse.
+        best_by: The same where the best checkpoint is the result, or None: the last is.
+        patience: Evaluations without a better metric that end the run, or None.
         deepspeed: DeepSpeed's configuration less what the loop decides itself.
     """
 
@@ -86,13 +88,15 @@ class LoopSettings:
     gradient_checkpointing: bool
     torch_compile: bool
     logging_steps: int
-    tensorboard: bool
+    report_to: str
     saving: Rhythm
     save_total_limit: int
     resume_from: str | None
     evaluating: Rhythm
     eval_rows: int
+    metric: str
     best_by: str | None
+    patience: int | None
     deepspeed: dict[str, Any]
 
     @property
@@ -145,13 +149,15 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
         gradient_checkpointing=keys.gradient_checkpointing,
         torch_compile=keys.torch_compile,
         logging_steps=keys.logging_steps,
-        tensorboard=keys.report_to == "tensorboard",
+        report_to=keys.report_to,
         saving=_saving(keys, evaluating),
         save_total_limit=keys.save_total_limit,
         resume_from=keys.resume_from_checkpoint,
         evaluating=evaluating,
         eval_rows=keys.per_device_eval_batch_size or keys.per_device_train_batch_size,
+        metric=_metric(keys),
         best_by=_metric(keys) if keys.load_best_model_at_end else None,
+        patience=keys.early_stopping_patience,
         deepspeed=config.rest,
     )
 

@@ -1,8 +1,10 @@
-"""The loss of a batch: cross entropy over its supervised positions, and nothing computed for the others."""
+"""What training makes smaller; for all but preferences the cross entropy of a batch's supervised positions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from byzerllm_adapters.errors import ByzerError
 
@@ -13,12 +15,35 @@ if TYPE_CHECKING:
     import torch
 
 
-def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Sum of the cross entropy over a batch's supervised positions, in fp32; arguments as for `supervised`."""
-    from torch.nn.functional import cross_entropy
+class Objective(Protocol):
+    """What a batch's loss is. A step's loss is the sum over its batches by what its plan counts as targets."""
 
-    logits, labels = supervised(model, batch)
-    return cross_entropy(logits, labels, reduction="sum")
+    def summed_loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Return the loss over a batch's targets, summed, in fp32; it can be derived."""
+        ...
+
+    def scores(self, model: Any, batch: Batch) -> tuple[float, int, int]:
+        """Return the summed loss, the targets that the model gets right, and the targets."""
+        ...
+
+
+class NextToken:
+    """Cross entropy of each supervised token given those before it."""
+
+    def summed_loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Return the sum over the batch's supervised tokens."""
+        from torch.nn.functional import cross_entropy
+
+        logits, labels = supervised(model, batch)
+        return cross_entropy(logits, labels, reduction="sum")
+
+    def scores(self, model: Any, batch: Batch) -> tuple[float, int, int]:
+        """Return the summed loss, how many tokens are the likeliest by the model, and how many there are."""
+        from torch.nn.functional import cross_entropy
+
+        logits, labels = supervised(model, batch)
+        loss = cross_entropy(logits, labels, reduction="sum").item()
+        return loss, int((logits.argmax(-1) == labels).sum()), len(labels)
 
 
 def supervised(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,7 +60,7 @@ def supervised(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 
     module = getattr(model, "module", model)
     device = next(module.parameters()).device
-    labels = torch.from_numpy(batch.labels).to(device)
+    labels = torch.from_numpy(np.ascontiguousarray(batch.labels)).to(device)
     chosen = labels != IGNORED
 
     def pick(_head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -43,10 +68,20 @@ def supervised(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 
     hook = _head(module).register_forward_pre_hook(pick)
     try:
-        logits = model(input_ids=torch.from_numpy(batch.input_ids).to(device), use_cache=False).logits
+        logits = model(**_inputs(batch, device), use_cache=False).logits
     finally:
         hook.remove()
     return logits.float(), labels[chosen]
+
+
+def _inputs(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return what a model gets. Never an attention mask: one of ones would hide the ``position_ids``' block mask."""
+    import torch
+
+    inputs = {"input_ids": batch.input_ids}
+    if batch.position_ids is not None:
+        inputs["position_ids"] = batch.position_ids
+    return {name: torch.from_numpy(np.ascontiguousarray(values)).to(device) for name, values in inputs.items()}
 
 
 def _head(module: Any) -> torch.nn.Module:

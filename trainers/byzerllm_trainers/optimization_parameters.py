@@ -115,8 +115,8 @@ class OptimizationParameters(Parameters):
         description="Print and send to TensorBoard every so many steps; metrics.jsonl has every step.",
         json_schema_extra=STEPS,
     )
-    report_to: Literal["tensorboard", "none"] = Field(
-        "tensorboard", description="Who gets the numbers, besides metrics.jsonl and the log."
+    report_to: Literal["tensorboard", "wandb", "mlflow", "none"] = Field(
+        "tensorboard", description="Who gets the numbers, besides metrics.jsonl and the log; if it is installed."
     )
     save_strategy: Literal["no", "steps", "epoch"] | None = Field(
         None, description="When checkpoints are written; no: at the end. None: steps if save_steps is given."
@@ -162,6 +162,24 @@ class OptimizationParameters(Parameters):
         "eval_loss", description="What the best checkpoint is best at; accuracy: of the next token."
     )
 
+    early_stopping_patience: int | None = Field(
+        None,
+        gt=0,
+        description="End when so many evaluations in a row are not better; none: train to the last step.",
+        json_schema_extra={"unit": "evaluations"},
+    )
+
+    # -- samples --
+    sample_prompts: list[str] = Field(
+        default_factory=list, description="Prompts that the model answers while it trains, greedily, as a JSON list."
+    )
+    sample_steps: int = Field(
+        100, gt=0, description="Answer the sample_prompts every so many steps, and at the end.", json_schema_extra=STEPS
+    )
+    sample_max_tokens: int = Field(
+        64, gt=0, description="The most tokens of an answer to one of the sample_prompts.", json_schema_extra=TOKENS
+    )
+
     @model_validator(mode="after")
     def _one_rhythm(self) -> Self:
         """Refuse a number of steps beside a strategy that does not count steps."""
@@ -193,6 +211,9 @@ class SftParameters(OptimizationParameters):
     )
     group_by_length: bool = Field(
         True, description="Rows of similar length share a batch, so that little is padded; false: plain shuffle."
+    )
+    packing: bool = Field(
+        False, description="Fill rows of max_seq_length with several conversations; they do not see each other."
     )
     lora_rank: int = Field(16, gt=0, description="Rank of the LoRA matrices: more learn more and take more memory.")
     lora_alpha: float = Field(32.0, gt=0, description="The update is scaled by lora_alpha / lora_rank.")

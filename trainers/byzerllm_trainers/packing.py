@@ -2,8 +2,8 @@
 
 Two plans: `GroupedRows` for conversations (rows of similar length share a batch, so little is padded and the
 full speed of ``[rows, width]`` attention is kept) and `PackedStream` for running text (windows of one length,
-nothing padded but the last). Rows are right-padded and carry no attention mask: a causal model never looks at
-what follows, and with SDPA a mask, even of ones, would select a slower kernel.
+nothing padded but the last). `packed_rows` has a third. Rows are right-padded and carry no attention mask: a causal
+model never looks at what follows, and with SDPA a mask, even of ones, would select a slower kernel.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ class Batch:
         input_ids: int64 ``[rows, width]``, right-padded with 0.
         labels: int64 ``[rows, width]``, already shifted: ``labels[:, t]`` is what follows ``input_ids[:, t]``,
             `IGNORED` where the loss does not apply.
+        position_ids: int64 ``[rows, width]`` where a row holds several examples: each begins at 0. None: one a row.
     """
 
     input_ids: Longs
     labels: Longs
+    position_ids: Longs | None = None
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from byzerllm_adapters import registry
+from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.conversations import Encoded
 from byzerllm_adapters.errors import ByzerError
 
 from .job_folder import Record
+from .loss import NextToken, Objective
 from .own_partitions import partition_counts
 from .packing import PackedStream, Plan
 from .recipe import Job, dealt, eval_layout
@@ -65,6 +66,14 @@ class Pretraining:
         return registry.find(train.family).load_model(
             train.local_model_dir, dtype="float32"
         )  # the engine keeps fp32 masters
+
+    def objective(self, job: Job) -> Objective:
+        """Every token."""
+        return NextToken()
+
+    def prompt(self, tokenizer: Any, text: str) -> list[int]:
+        """The beginning of a document."""
+        return conversations.encode_text(tokenizer, text).ids[:-1]
 
     def tokenizer(self, job: Job) -> Any:
         """Return the tokenizer of ``sfft.tokenizer_path`` (a folder, or a file in it), else the model folder's."""

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .job_folder import JobFolder, Record
 from .job_request import JobRequest
+from .loss import Objective
 from .own_partitions import own_partitions
 from .packing import Layout, Plan
+from .samples import Sampler
 from .shards import Shards, open_shards
 
 if TYPE_CHECKING:
@@ -56,6 +58,14 @@ class Recipe(Protocol):
         """Build the model, its trainable parameters marked."""
         ...
 
+    def objective(self, job: Job) -> Objective:
+        """Return what the loss is."""
+        ...
+
+    def prompt(self, tokenizer: Any, text: str) -> list[int]:
+        """Return what a model of this recipe is fed to answer (go on with) a text."""
+        ...
+
     def tokenizer(self, job: Job) -> Any:
         """Return the tokenizer that is saved with the result."""
         ...
@@ -88,6 +98,16 @@ def dealt(job: Job, make: Callable[[Shards, Layout], Plan]) -> Plan:
     loop, shards = job.request.loop, open_shards(job.folder.shards)
     layout = Layout(rows=loop.rows, accumulation=loop.accumulation, world=job.request.workers, seed=loop.data_seed)
     return make(shards, layout) if shards.partitions is None else own_partitions(shards, layout, make)
+
+
+def sampler(recipe: Recipe, job: Job) -> Sampler | None:
+    """Return who asks the model the user's ``sample_prompts``; None: there are none."""
+    keys = job.request.train.optimization
+    if not keys.sample_prompts:
+        return None
+    tokenizer = recipe.tokenizer(job)
+    ids = [recipe.prompt(tokenizer, text) for text in keys.sample_prompts]
+    return Sampler(ids, keys.sample_prompts, tokenizer, keys.sample_steps, keys.sample_max_tokens)
 
 
 def eval_layout(job: Job) -> Layout:

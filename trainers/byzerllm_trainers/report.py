@@ -1,26 +1,25 @@
-"""How a run goes, said every so many steps: a line in rank 0's log, and numbers for TensorBoard."""
+"""How a run goes, said every so many steps: a line in rank 0's log, and numbers for a tracker."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from .job_folder import JobFolder, Record
 from .loop_settings import LoopSettings
+from .trackers import Tracker, tracker
 
-SERIES = ("learning_rate", "grad_norm", "tokens_per_second", "eval_loss", "eval_accuracy")
-"""What TensorBoard gets besides the loss, under the names of metrics.jsonl."""
+SERIES = ("learning_rate", "grad_norm", "tokens_per_second", "memory", "mfu", "eval_loss", "eval_accuracy")
+"""What is told besides the loss, under the names of metrics.jsonl."""
 
 
 class Report:
     """Takes every step's record and says every ``logging_steps``-th, the last, and those with an evaluation.
 
-    The loss that it says is the mean since it last said one. Leaving its ``with`` closes TensorBoard's file.
+    The loss that it says is the mean since it last said one. Leaving its ``with`` closes the tracker.
     """
 
     def __init__(self, settings: LoopSettings, folder: JobFolder, total_steps: int) -> None:
         self._settings, self._folder, self._total = settings, folder, total_steps
         self._losses: list[float] = []
-        self._writer: Any = None
+        self._tracker: Tracker | None = None
 
     def add(self, record: Record) -> None:
         """Take one step's record."""
@@ -32,21 +31,17 @@ class Report:
         said |= {name: record[name] for name in SERIES if name in record}
         self._losses.clear()
         print(f"step {step}/{self._total}: " + ", ".join(f"{name} {value:.4g}" for name, value in said.items()))
-        if self._settings.tensorboard:
-            for name, value in said.items():
-                self._tensorboard(step).add_scalar(name, value, step)
+        self._track(said, step)
 
     def __enter__(self) -> Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
-    def _tensorboard(self, step: int) -> Any:
-        """Return the writer; what an earlier attempt wrote from this step on is hidden."""
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._folder.tensorboard), purge_step=step)
-        return self._writer
+    def _track(self, said: dict[str, float], step: int) -> None:
+        if self._tracker is None:
+            self._tracker = tracker(self._settings.report_to, self._folder)
+        if self._tracker is not None:
+            self._tracker.log(said, step)

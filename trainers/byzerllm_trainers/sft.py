@@ -8,12 +8,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters import conversations, registry
+from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
 
 from .corpus import messages_of
 from .engine import precision
 from .job_folder import Record
+from .loss import NextToken, Objective
 from .own_partitions import partition_counts
+from .packed_rows import PackedRows, check_isolation
 from .packing import GroupedRows, Plan
 from .recipe import Job, dealt, eval_layout
 from .tokenise import held_out_shards, tokenise
@@ -45,7 +48,9 @@ class SupervisedFineTuning:
         return counts | ({"held_out": len(held_out)} if held_out else {}) | partition_counts(shards, plan)
 
     def plan(self, job: Job) -> Plan:
-        """Rows of similar length share a step, unless ``sft.group_by_length`` says otherwise."""
+        """Rows of similar length share a step, or are packed into one, as the cell says."""
+        if _sft(job).packing:
+            return dealt(job, partial(PackedRows, width=_sft(job).max_seq_length))
         return dealt(job, partial(GroupedRows, grouped=job.request.loop.group_by_length))
 
     def held_out(self, job: Job) -> Plan | None:
@@ -76,7 +81,18 @@ class SupervisedFineTuning:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(base, lora)
+        model = get_peft_model(base, lora)
+        if parameters.packing:
+            check_isolation(model)
+        return model
+
+    def objective(self, job: Job) -> Objective:
+        """The answers' tokens."""
+        return NextToken()
+
+    def prompt(self, tokenizer: Any, text: str) -> list[int]:
+        """A conversation that the text begins."""
+        return conversations.encode_prompt(tokenizer, [Message(role="user", content=text)])
 
     def tokenizer(self, job: Job) -> Any:
         """Return the base's tokenizer with a chat template: its own, or the adapter's."""

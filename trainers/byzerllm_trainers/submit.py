@@ -22,6 +22,7 @@ from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
 from .loop_settings import loop_settings
+from .trackers import check_tracker
 from .train_parameters import TrainParameters
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def submit(
         **_placement(workers, num_cpus, dict(resources or {}), one_node=train.method == "sft"),
     )
     check_device(settings, gpu=request.gpu)
+    check_tracker(settings.report_to)
     folder = JobFolder(Path(train.local_path_prefix) / name)
     _refuse_running(name)
     folder.create(request.as_record())

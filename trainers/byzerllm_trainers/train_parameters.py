@@ -124,6 +124,7 @@ class TrainParameters(Parameters):
             "eval_strategy": chosen.eval_strategy in ("steps", "epoch"),
             "eval_steps": chosen.eval_steps is not None,
             "load_best_model_at_end": chosen.load_best_model_at_end,
+            "early_stopping_patience": chosen.early_stopping_patience is not None,
         }
         wished = [f"{group}.{name}" for name, wish in wishes.items() if wish]
         if wished and not self.evaluates:

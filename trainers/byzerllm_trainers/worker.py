@@ -7,13 +7,18 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from byzerllm_adapters.errors import ByzerError
 
 from .job_folder import JobFolder, Record
 from .job_request import read_request
+
+if TYPE_CHECKING:
+    from .report import Report
 
 FLUSH_SECONDS = 0.25
 """Metrics reach the disk at most this often: a viewer draws no faster."""
@@ -56,7 +61,7 @@ class Worker:
         from .engine import import_deepspeed
 
         import_deepspeed()
-        if self._index == 0 and read_request(self._folder).loop.tensorboard:
+        if self._index == 0 and read_request(self._folder).loop.report_to == "tensorboard":
             import torch.utils.tensorboard  # noqa: F401 - its writer imports it at the first step otherwise
 
     def train(self) -> Record:
@@ -105,14 +110,9 @@ class Worker:
         total = recipe.total_steps(method, job, plan)
         model = method.model(job)
         if rank.index == 0:
-            self._event("running", total_steps=total, **_parameter_counts(model))
+            self.event("running", total_steps=total, **_parameter_counts(model))
         settings = request.loop
         with MetricsWriter(self._folder, self._attempt) as metrics, Report(settings, self._folder, total) as report:
-
-            def record(step: Record) -> None:
-                metrics.add(step)
-                report.add(step)
-
             engine, outcome = loop.train(
                 model,
                 plan,
@@ -120,12 +120,11 @@ class Worker:
                 total,
                 folder=self._folder,
                 rank=rank,
-                record=record,
-                flush=metrics.flush,
-                saved=lambda step: self._event("checkpoint", step=step),
-                should_stop=self._stop.is_set,
+                observer=_Observer(self, metrics, report),
+                objective=method.objective(job),
                 epoch_steps=method.steps_per_epoch(job, plan),
                 held_out=method.held_out(job),
+                sampler=recipe.sampler(method, job),
             )
         if outcome.state == "finished":
             export_model(engine, self._folder.model, rank.index)
@@ -136,10 +135,47 @@ class Worker:
         torch.distributed.destroy_process_group()
         return outcome.as_record()
 
-    def _event(self, name: str, **details: Any) -> None:
+    def event(self, name: str, **details: Any) -> None:
+        """Append an event to the job's."""
         record = {"event": name, "time": time.time(), "attempt": self._attempt, **details}
         self._folder.check_lease(self._attempt)
         self._folder.append("events.jsonl", [record])
+
+    def keep_samples(self, answers: Sequence[Record]) -> None:
+        """Append what the model answered to ``samples.jsonl``."""
+        self._folder.check_lease(self._attempt)
+        self._folder.append("samples.jsonl", [{"attempt": self._attempt, **answer} for answer in answers])
+
+    def is_asked_to_stop(self) -> bool:
+        """Whether somebody has called `stop`."""
+        return self._stop.is_set()
+
+
+@dataclass(frozen=True)
+class _Observer:
+    """Tells the job's folder and log what the loop does."""
+
+    worker: Worker
+    metrics: MetricsWriter
+    report: Report
+
+    def record(self, step: Record) -> None:
+        self.metrics.add(step)
+        self.report.add(step)
+
+    def flush(self) -> None:
+        self.metrics.flush()
+
+    def saved(self, step: int) -> None:
+        self.worker.event("checkpoint", step=step)
+
+    def sampled(self, answers: Sequence[Record]) -> None:
+        self.worker.keep_samples(answers)
+        for answer in answers:
+            print(f"step {answer['step']}, asked: {answer['prompt']}\n{answer['answer']}")
+
+    def should_stop(self) -> bool:
+        return self.worker.is_asked_to_stop()
 
 
 class MetricsWriter:

@@ -14,7 +14,8 @@ from byzerllm_adapters.conversations import Encoded
 from byzerllm_adapters.parameters import read
 from byzerllm_trainers.job_folder import JobFolder, Record
 from byzerllm_trainers.loop_settings import LoopSettings, loop_settings
-from byzerllm_trainers.packing import GroupedRows, Layout
+from byzerllm_trainers.packed_rows import PackedRows
+from byzerllm_trainers.packing import GroupedRows, Layout, Plan
 from byzerllm_trainers.shards import Shards, write_shards
 from byzerllm_trainers.train_parameters import TrainParameters
 
@@ -95,6 +96,7 @@ class Ran:
     outcome: Any
     records: list[Record]
     saved: list[int]
+    samples: list[Record]
 
     @property
     def losses(self) -> list[float]:
@@ -114,19 +116,30 @@ def run(
     folder: JobFolder,
     should_stop: Callable[[int], bool] = lambda _step: False,
     held_out: list[Encoded] | None = None,
+    sampler: Any = None,
+    packed: int | None = None,
 ) -> Ran:
-    """Train in this process; ``should_stop`` is asked with the number of steps recorded so far."""
+    """Train in this process.
+
+    Args:
+        should_stop: Asked with the number of steps recorded so far.
+        packed: Pack the rows into this many tokens.
+    """
     from byzerllm_trainers.engine import Rank
     from byzerllm_trainers.loop import train
 
     layout = Layout(rows=chosen.rows, accumulation=chosen.accumulation, world=1, seed=chosen.data_seed)
-    plan = GroupedRows(shards_of(folder.data, rows), layout, grouped=chosen.group_by_length)
+    shards = shards_of(folder.data, rows)
+    plan: Plan = GroupedRows(shards, layout, grouped=chosen.group_by_length)
+    if packed is not None:
+        plan = PackedRows(shards, layout, packed)
     evaluation = None
     if held_out is not None:
         eval_layout = Layout(rows=chosen.eval_rows, accumulation=1, world=1, seed=0)
         evaluation = GroupedRows(write_shards(folder.held_out, held_out), eval_layout)
     records: list[Record] = []
     saved: list[int] = []
+    samples: list[Record] = []
     engine, outcome = train(
         model,
         plan,
@@ -134,10 +147,29 @@ def run(
         total,
         folder=folder,
         rank=Rank(0, 1),
-        record=records.append,
-        flush=lambda: None,
-        saved=saved.append,
-        should_stop=lambda: should_stop(len(records) + 1),
+        observer=Seen(records, saved, samples, lambda: should_stop(len(records) + 1)),
         held_out=evaluation,
+        sampler=sampler,
     )
-    return Ran(engine, outcome, records, saved)
+    return Ran(engine, outcome, records, saved, samples)
+
+
+@dataclass
+class Seen:
+    """Keeps what the loop tells."""
+
+    records: list[Record]
+    checkpoints: list[int]
+    samples: list[Record]
+    should_stop: Callable[[], bool]
+
+    def record(self, step: Record) -> None:
+        self.records.append(step)
+
+    def flush(self) -> None: ...
+
+    def saved(self, step: int) -> None:
+        self.checkpoints.append(step)
+
+    def sampled(self, answers: Sequence[Record]) -> None:
+        self.samples += answers

@@ -131,3 +131,46 @@ def test_gradient_checkpointing_changes_no_loss(tiny_model: Path, folder: JobFol
     plain = run(load(tiny_model, lora=True), ROWS, settings(**keys), 4, folder)
     saving = run(load(tiny_model, lora=True), ROWS, settings(gradient_checkpointing=True, **keys), 4, other)
     assert saving.losses == pytest.approx(plain.losses, rel=1e-5)
+
+
+def test_a_step_says_what_it_did_and_where_its_time_went(tiny_model: Path, folder: JobFolder) -> None:
+    rows = examples([9, 12, 30, 7])
+    ran = run(load(tiny_model), rows, settings(per_device_train_batch_size=2, gradient_accumulation_steps=2), 3, folder)
+    tokens = sum(len(row.ids) for row in rows)
+    for number, record in enumerate(ran.records, 1):
+        assert record["tokens"] == tokens
+        assert record["tokens_seen"] == number * tokens
+        assert record["tokens_per_second"] == record["tokens_per_second_per_device"]
+        parts = [record[f"{part}_seconds"] for part in ("data", "forward", "backward", "optimizer")]
+        assert all(part >= 0 for part in parts)
+        assert 0 < sum(parts) <= record["seconds"] + 1e-4
+        assert min(parts[1:3]) > 0
+        assert record["memory"] > 2**20
+        assert "mfu" not in record, "nobody knows what this CPU can do"
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_batch(tiny_model: Path, folder: JobFolder) -> None:
+    import numpy as np
+    import torch
+
+    model = load(tiny_model)
+    rows = examples([9, 12, 30, 7])
+    with torch.no_grad():
+        model.get_input_embeddings().weight[rows[2].ids[3]] = math.nan
+    with pytest.raises(ByzerError, match="the loss became nan at step 1") as caught:
+        run(model, rows, settings(per_device_train_batch_size=2, gradient_accumulation_steps=2), 3, folder)
+    [kept] = folder.logs.glob("batches-step-1-rank-0.npz")
+    assert str(kept) in caught.value.where
+    with np.load(kept) as batches:
+        assert sorted(batches) == ["input_ids_0", "input_ids_1", "labels_0", "labels_1"]
+        lines = [ids.tolist() for name in ("input_ids_0", "input_ids_1") for ids in batches[name]]
+    assert any(line[: len(rows[2].ids) - 1] == rows[2].ids[:-1] for line in lines)
+    assert not list(folder.checkpoints.iterdir())
+
+
+def test_what_was_seen_before_a_stop_counts(tiny_model: Path, folder: JobFolder) -> None:
+    chosen = settings(per_device_train_batch_size=2)
+    first = run(load(tiny_model), examples([9, 12, 30, 7]), chosen, 4, folder, should_stop=lambda step: step == 2)
+    folder.append("metrics.jsonl", [{"attempt": 1, **record} for record in first.records])
+    then = run(load(tiny_model), examples([9, 12, 30, 7]), chosen, 4, folder)
+    assert then.records[-1]["tokens_seen"] == sum(r["tokens"] for r in [*first.records, *then.records])

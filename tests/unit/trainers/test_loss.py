@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_trainers.loss import summed_loss
+from byzerllm_trainers.loss import NextToken
 from byzerllm_trainers.packing import IGNORED, Batch, GroupedRows, Layout
 from tests.unit.trainers.helpers import examples, load, plain_loss, shards_of
 
@@ -44,7 +44,7 @@ def test_gradients_equal_those_of_the_mean_over_all_tokens(
     total = 0.0
     for step in steps:
         for batch in step.batches:
-            part = summed_loss(ours, batch) / step.targets
+            part = NextToken().summed_loss(ours, batch) / step.targets
             part.backward()
             total += part.item()
 
@@ -61,7 +61,7 @@ def test_the_loss_at_picked_positions_is_that_of_all_logits(tiny_model: Path, tm
     logits = model(input_ids=torch.from_numpy(batch.input_ids)).logits
     labels = torch.from_numpy(batch.labels)
     full = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-    assert summed_loss(model, batch).item() == pytest.approx(full.item(), rel=1e-6)
+    assert NextToken().summed_loss(model, batch).item() == pytest.approx(full.item(), rel=1e-6)
 
 
 def test_the_head_sees_supervised_positions_only_and_is_left_as_it_was(tiny_model: Path, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_the_head_sees_supervised_positions_only_and_is_left_as_it_was(tiny_mode
     step = GroupedRows(shards_of(tmp_path, ROWS), Layout(8, 1, 1, 0)).step(0, 0)
     shapes: list[torch.Size] = []
     handle = model.lm_head.register_forward_hook(lambda _module, _inputs, logits: shapes.append(logits.shape))
-    summed_loss(model, step.batches[0])
+    NextToken().summed_loss(model, step.batches[0])
     handle.remove()
     assert shapes == [(step.targets, 384)]
     assert model(input_ids=torch.from_numpy(step.batches[0].input_ids)).logits.ndim == 3
@@ -80,12 +80,14 @@ def test_what_follows_a_row_changes_nothing(tiny_model: Path) -> None:
     model = load(tiny_model)
     ids, labels = np.array([[5, 6, 7]]), np.array([[6, 7, 8]])
     padded = Batch(np.pad(ids, ((0, 0), (0, 9))), np.pad(labels, ((0, 0), (0, 9)), constant_values=IGNORED))
-    assert summed_loss(model, padded).item() == pytest.approx(summed_loss(model, Batch(ids, labels)).item(), rel=1e-5)
+    assert NextToken().summed_loss(model, padded).item() == pytest.approx(
+        NextToken().summed_loss(model, Batch(ids, labels)).item(), rel=1e-5
+    )
 
 
 def test_a_row_that_teaches_nothing_has_zero_gradients(tiny_model: Path) -> None:
     model = load(tiny_model)
-    loss = summed_loss(model, Batch(np.array([[5, 6, 7]]), np.full((1, 3), IGNORED)))
+    loss = NextToken().summed_loss(model, Batch(np.array([[5, 6, 7]]), np.full((1, 3), IGNORED)))
     loss.backward()
     assert loss.item() == 0
     found = gradients(model)
@@ -100,4 +102,4 @@ def test_a_model_without_a_head_is_refused() -> None:
         vocab_size=32, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     )
     with pytest.raises(ByzerError, match="LlamaModel has no language-model head"):
-        summed_loss(LlamaModel(config), Batch(np.array([[5]]), np.array([[6]])))
+        NextToken().summed_loss(LlamaModel(config), Batch(np.array([[5]]), np.array([[6]])))

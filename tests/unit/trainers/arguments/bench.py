@@ -52,7 +52,7 @@ class Bench:
 
     def run(self, steps: int = 3, *, folder: JobFolder | None = None, rows: Any = None, **keys: Any) -> Ran:
         model = load(self.model_dir, lora=keys.pop("lora", False), dropout=keys.pop("dropout", 0.0))
-        more = {name: keys.pop(name) for name in ("should_stop", "held_out") if name in keys}
+        more = {name: keys.pop(name) for name in ("should_stop", "held_out", "sampler") if name in keys}
         chosen = settings(**{**ALL, **keys})
         return run(model, rows or ROWS, chosen, steps, folder or self.folder(), **more)
 

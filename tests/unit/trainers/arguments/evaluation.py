@@ -10,6 +10,7 @@ from byzerllm_trainers.checkpoint import committed
 from byzerllm_trainers.engine import Rank
 from byzerllm_trainers.evaluation import evaluate
 from byzerllm_trainers.job_folder import JobFolder
+from byzerllm_trainers.loss import NextToken
 from byzerllm_trainers.packing import GroupedRows, Layout
 from byzerllm_trainers.shards import open_shards
 from tests.unit.trainers.arguments.bench import OTHERS, ROWS, Bench, case
@@ -80,8 +81,23 @@ def _(bench: Bench) -> None:
         assert ran.outcome.model_step == next(step for step, score in scores.items() if score == best(scores.values()))
         assert {path.name for path in committed(folder)} == {f"step-{ran.outcome.model_step}", "step-12"}
         layout = Layout(rows=4, accumulation=1, world=1, seed=0)
-        again = evaluate(ran.engine, GroupedRows(open_shards(folder.held_out), layout), Rank(0, 1))
+        again = evaluate(ran.engine, GroupedRows(open_shards(folder.held_out), layout), Rank(0, 1), NextToken())
         assert again[name] == pytest.approx(best(scores.values()), rel=1e-5), "the best weights are back"
     last = overfitted(bench, bench.folder())
     assert last.outcome.model_step == 12
     assert last.saved == [12]
+
+
+@case("early_stopping_patience")
+def _(bench: Bench) -> None:
+    folder = bench.folder()
+    whole = overfitted(bench, bench.folder())
+    losses = [record["eval_loss"] for record in whole.records if "eval_loss" in record]
+    best = losses.index(min(losses))
+    assert best < len(losses) - 2, "it does get worse"
+    ran = overfitted(bench, folder, early_stopping_patience=2)
+    assert ran.outcome.steps == 2 * (best + 1 + 2)
+    assert (ran.outcome.state, ran.saved[-1]) == ("finished", ran.outcome.steps)
+    assert ran.outcome.message == "eval_loss did not get better in 2 evaluations"
+    with pytest.raises(ByzerError, match="there is no data to evaluate on"):
+        assert bench.job(early_stopping_patience=2).request.train

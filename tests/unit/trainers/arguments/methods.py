@@ -41,3 +41,15 @@ def _(bench: Bench) -> None:
     """The worker then joins over this interface (see `engine.join_group`)."""
     assert bench.job("sfft", setup_nccl_socket_ifname_by_ip=True).request.train.sfft.setup_nccl_socket_ifname_by_ip
     assert interface_of("127.0.0.1")
+
+
+@case("packing")
+def _(bench: Bench) -> None:
+    job = bench.job(rows=40, packing=True, max_seq_length=128)
+    recipe.find("sft").prepare(job)
+    plan = recipe.find("sft").plan(job)
+    plain = bench.job(rows=40, max_seq_length=128)
+    recipe.find("sft").prepare(plain)
+    assert plan.steps_per_epoch < recipe.find("sft").plan(plain).steps_per_epoch
+    assert plan.step(0, 0).batches[0].position_ids is not None
+    assert recipe.find("sft").model(job).training

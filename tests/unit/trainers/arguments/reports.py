@@ -1,10 +1,12 @@
 """What is written meanwhile."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers import recipe
 from byzerllm_trainers.checkpoint import committed
 from byzerllm_trainers.report import Report
 from byzerllm_trainers.submit import _kept
@@ -39,8 +41,8 @@ def _(bench: Bench) -> None:
     assert len(reported(bench, report_to="tensorboard", logging_steps=1)[1]) == 7
     lines, losses = reported(bench, report_to="none", logging_steps=1)
     assert (len(lines), losses) == (7, [])
-    with pytest.raises(ByzerError, match='report_to="wandb" is not allowed'):
-        settings(report_to="wandb")
+    with pytest.raises(ByzerError, match='report_to="comet" is not allowed'):
+        settings(report_to="comet")
 
 
 @case("save_strategy", "save_steps")
@@ -82,3 +84,21 @@ def _(bench: Bench) -> None:
     bench.monkeypatch.chdir(earlier.root.parent)
     kept = bench.job(resume_from_checkpoint=earlier.root.name).request.train
     assert _kept(kept)["sft"]["resume_from_checkpoint"] == str(earlier.root), "workers do not share the folder"
+
+
+@case("sample_prompts", "sample_steps", "sample_max_tokens")
+def _(bench: Bench) -> None:
+    keys = {"sample_prompts": ["Name a colour.", "And?"], "sample_steps": 2, "sample_max_tokens": 3}
+    for method in ("sft", "sfft"):
+        job = bench.job(method, **keys)
+        sampler = recipe.sampler(recipe.find(method), job)
+        assert sampler is not None
+        assert recipe.sampler(recipe.find(method), bench.job(method)) is None
+        ran = bench.run(5, sampler=sampler, lora=method == "sft")
+        assert [(sample["step"], sample["prompt"]) for sample in ran.samples] == [
+            (step, text) for step in (2, 4, 5) for text in keys["sample_prompts"]
+        ]
+        few, many = (replace(sampler, max_tokens=tokens).answers(ran.engine, 5) for tokens in (3, 30))
+        assert few == ran.samples[-2:]
+        assert all(len(short["answer"]) < len(long["answer"]) for short, long in zip(few, many, strict=True))
+        assert ran.losses == bench.run(5, lora=method == "sft").losses, "training goes on as if nobody had asked"
