@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from byzerllm_adapters import causal_lm
-from byzerllm_adapters.conversations import Frame
+from byzerllm_adapters.templates import Frame
 from byzerllm_adapters.engines import batch
 from byzerllm_adapters.engines.batch import generate_batch
 from byzerllm_adapters.engines.generate import Sampling, generate
