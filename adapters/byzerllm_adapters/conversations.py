@@ -105,7 +105,7 @@ def encode_conversation(
         if marked:
             turn = [span for span in spans if start < span[1] <= stop]
         else:
-            turn = _turn(tokenizer, messages[: number + 1], text, start, stop, number == len(messages) - 1, tools)
+            turn = _turn(tokenizer, messages, number, text, (start, stop), tools=tools)
         if not any(ends_a_turn(tokenizer, text[slice(*span)]) for span in turn):
             raise _endless(number)
         learned += turn if messages[number].get("weight", 1) else []
@@ -170,45 +170,44 @@ def _rendered(
 def _turn(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
+    number: int,
     text: str,
-    start: int,
-    stop: int,
-    last: bool,
+    room: Span,
+    *,
     tools: Tools | None,
 ) -> list[Span]:
-    """Return where a template without markers writes the last of `messages` in the text of the whole conversation.
+    """Return where a template without markers writes an answer in the text of the whole conversation.
 
     Args:
-        start: Where its prompt ends.
-        stop: Where the next answer begins, or the text ends.
-        last: Whether the conversation ends with it.
+        number: The answer's among the messages.
+        room: From where its prompt ends to where the next answer begins, or the text ends.
 
     Returns:
         One span; none where no end token follows, or the template writes less than the answer.
     """
-    around, end = frame(tokenizer), stop
+    around, (start, end) = frame(tokenizer), room
     if around.end is None:
         return []
-    if not last and around.opens_next:
-        alone = render(tokenizer, messages, False, tools)
-        token = added_token_at(tokenizer, text[len(alone) :])
-        end = len(alone) + len(token) if token and text.startswith(alone) else start
-    elif not last:
-        # An answer may quote the end token: as many as close the turn where it stands last are in it here.
-        count = render(tokenizer, messages, False, tools)[start:].count(around.end)
-        end = _after_occurrence(text, around.end, count, start, stop)
-        end += len(around.after) if text.startswith(around.after, end) else 0
-    parts = (part.strip() for part in THINKING.split(messages[-1]["content"]))
+    if number < len(messages) - 1:
+        alone = render(tokenizer, messages[: number + 1], False, tools)
+        if around.opens_next:
+            token = added_token_at(tokenizer, text[len(alone) :])
+            end = len(alone) + len(token) if token and text.startswith(alone) else start
+        else:
+            # An answer may quote the end token: as many as close the turn where it stands last are in it here.
+            end = _after_occurrence(text, around.end, alone[start:].count(around.end), room)
+            end += len(around.after) if text.startswith(around.after, end) else 0
+    parts = (part.strip() for part in THINKING.split(messages[number]["content"]))
     return [(start, end)] if end > start and all(part in text[start:end] for part in parts) else []
 
 
-def _after_occurrence(text: str, token: str, count: int, start: int, stop: int) -> int:
-    """Return where the n-th occurrence of a token after `start` ends; `start`, when there are not as many."""
-    end = start
+def _after_occurrence(text: str, token: str, count: int, room: Span) -> int:
+    """Return where the n-th occurrence of a token in `room` ends; its beginning, when there are not as many."""
+    end = room[0]
     for _ in range(count):
-        found = text.find(token, end, stop)
+        found = text.find(token, end, room[1])
         if found < 0:
-            return start
+            return room[0]
         end = found + len(token)
     return end
 

@@ -163,7 +163,7 @@ def _turn(turn: object, role_name: str, text_name: str) -> Message:
         message["tool_calls"] = calls
     for key in ("name", "tool_call_id", "reasoning_content", "weight"):
         if not _absent(turn.get(key)):
-            message[key] = turn[key]  # type: ignore[literal-required]
+            message[key] = turn[key]
     if message.get("weight", 1) not in (0, 1):
         raise ByzerError(f"weight is {message['weight']!r}", do="write 1 to learn the answer, 0 to leave it out")
     return message
@@ -228,14 +228,14 @@ def _items(value: object, name: str) -> list[Any]:
     if hasattr(value, "tolist"):  # Arrow and pandas hand lists over as numpy arrays
         value = value.tolist()
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise ByzerError(f"{name} is {_kind(value)}, not a list")
+        raise ByzerError(f"{name} is missing" if _absent(value) else f"{name} is {_kind(value)}, not a list")
     return list(value)
 
 
 def _text(row: object, name: str) -> str:
     value = row.get(name) if isinstance(row, Mapping) else None
     if not isinstance(value, str):
-        raise ByzerError(f"{name} is {_kind(value)}, not text")
+        raise ByzerError(f"{name} is missing" if _absent(value) else f"{name} is {_kind(value)}, not text")
     if not value.strip():
         raise ByzerError(f"{name} is empty")
     return value

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from byzerllm_adapters import conversations, registry
-from byzerllm_adapters.errors import ByzerError
+import numpy as np
 
-from .corpus import messages_of
+from byzerllm_adapters import registry
+from byzerllm_adapters.conversations import encode_row
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.templates import ROLE_KEYS, fix_roles, frame
+
+from .bad_rows import BadRows
+from .corpus import data_format
 from .engine import precision
 from .job_folder import Record
 from .own_partitions import partition_counts
 from .packing import GroupedRows, Plan
 from .recipe import Job, dealt, eval_layout
+from .shards import Shards
 from .tokenise import held_out_shards, tokenise
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from byzerllm_adapters.conversations import Encoded
+
+    from .data_files import Row
     from .optimization_parameters import SftParameters
     from .train_parameters import TrainParameters
 
@@ -31,14 +40,22 @@ class SupervisedFineTuning:
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the rows; an answer that ``max_seq_length`` cuts off whole is counted, not trained."""
-        tokenizer, limit = self.tokenizer(job), job.request.train.sft.max_seq_length
-        shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer, limit))
+        tokenizer, limit, train = self.tokenizer(job), _sft(job).max_seq_length, job.request.train
+        bad = BadRows(drop=_sft(job).on_bad_row == "drop")
+
+        def encode(rows: Iterable[Row], kind: str) -> Iterator[Encoded | None]:
+            return bad.convert(rows, lambda row: encode_row(tokenizer, row, kind, limit), kind)
+
+        shards, held_out = tokenise(job, encode)
         unused = int((shards.targets == 0).sum())
         plan = self.plan(job)  # refuses data without anything to learn
+        _refuse_endless(shards, tokenizer, limit)
         self.held_out(job)
         counts = {
+            "format": data_format(job.folder, train.local_data_dir, train.method),
             "examples": len(shards) - unused,
             "examples_cut_off": unused,
+            **bad.counts(),
             "tokens": int(shards.lengths.sum()),
             "supervised_tokens": int(shards.targets.sum()),
         }
@@ -79,19 +96,30 @@ class SupervisedFineTuning:
         return get_peft_model(base, lora)
 
     def tokenizer(self, job: Job) -> Any:
-        """Return the base's tokenizer with a chat template: its own, or the adapter's."""
+        """Return the base's tokenizer with a chat template: its own, or the adapter's with the names in the job.
+
+        Raises:
+            ByzerError: names are given for a template that has no place for them.
+        """
         train = job.request.train
-        return registry.find(train.family).load_tokenizer(_model_dir(train))
+        tokenizer = registry.find(train.family).load_tokenizer(_model_dir(train))
+        given = {name: getattr(_sft(job), name) for name in ROLE_KEYS}
+        fix_roles(tokenizer, {name: value for name, value in given.items() if value})
+        return tokenizer
 
 
-def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Iterator[conversations.Encoded]:
-    """Yield each row's ids and loss mask."""
-    first = next(rows, None)
-    if first is None:
-        raise ByzerError("the table has no rows", do="give a table with at least one row")
-    kind = conversations.detect_format(first.keys())
-    for messages in messages_of(chain([first], rows), kind):
-        yield conversations.encode_conversation(tokenizer, messages, max_length)
+def _refuse_endless(shards: Shards, tokenizer: Any, limit: int) -> None:
+    """Refuse data in which no answer is learned to its end: the model would never stop.
+
+    Raises:
+        ByzerError: ``max_seq_length`` cuts off the end of every answer.
+    """
+    ends = [token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special]
+    if not np.isin(shards.tokens[shards.mask], [*ends, frame(tokenizer).end_id or -1]).any():
+        raise ByzerError(
+            f"no answer is learned to its end token: max_seq_length={limit} cuts all of them off",
+            do=f"write a larger max_seq_length; the longest row has {limit} tokens or more",
+        )
 
 
 def _sft(job: Job) -> SftParameters:

@@ -24,6 +24,7 @@ def test_fine_tuning_learns_the_answers_and_their_end_and_nothing_else(make_job:
     assert tokenizer.decode(ids[mask]) == " The red stone.</s>"
     assert "Name a colour." in tokenizer.decode(ids[~mask])
     assert counts == {
+        "format": "alpaca",
         "examples": 1,
         "examples_cut_off": 0,
         "tokens": len(ids),
@@ -45,20 +46,56 @@ def test_rows_without_anything_to_learn_are_refused(make_job: Any) -> None:
         recipe.find("sft").prepare(job)
 
 
+def test_answers_that_are_all_cut_off_before_their_end_are_refused(make_job: Any) -> None:
+    rows = table(instruction=["a", "b"], output=["Yes. " * 40, "No. " * 40])
+    with pytest.raises(ByzerError, match="no answer is learned to its end token: max_seq_length=24"):
+        recipe.find("sft").prepare(make_job("sft", rows, max_seq_length=24))
+    both = table(instruction=["a", "b"], output=["Yes. " * 40, "No."])
+    assert recipe.find("sft").prepare(make_job("sft", both, max_seq_length=24))["examples"] == 2
+
+
+def test_the_names_of_who_talks_are_saved_with_the_result(make_job: Any, tmp_path: Path) -> None:
+    from byzerllm_adapters import causal_lm
+    from byzerllm_adapters.conversations import encode_prompt
+
+    job = make_job("sft", table(instruction=["q"], output=["a"]), user_role="Human", assistant_role="Bot")
+    recipe.find("sft").prepare(job)
+    recipe.find("sft").tokenizer(job).save_pretrained(tmp_path / "model")
+    served = causal_lm.load_tokenizer(str(tmp_path / "model"))
+    prompt = encode_prompt(served, [{"role": "user", "content": "q"}], roles={"user_role": "Someone"})
+    ids, mask = open_shards(job.folder.shards).example(0)
+    assert served.decode(prompt) == "<s>Human: q\nBot:"
+    assert prompt == ids[: len(prompt)].tolist() == ids[: mask.argmax()].tolist()
+
+
+def test_names_without_a_place_in_the_models_own_template_are_refused(make_job: Any, tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    job = make_job("sft", table(instruction=["q"], output=["a"]), user_role="Human")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    own = job.folder.root / "own"
+    tokenizer.save_pretrained(own)
+    parameters = {**job.request.parameters, "localModelDir": str(own)}
+    object.__setattr__(job.request, "parameters", parameters)
+    with pytest.raises(ByzerError, match="user_role is without effect"):
+        recipe.find("sft").prepare(job)
+
+
 def test_pretraining_learns_every_token_and_the_end_of_each_document(make_job: Any) -> None:
     job = make_job("sfft", table(text=["The red stone.", "这是 house"]))
     counts = recipe.find("sfft").prepare(job)
     shards = open_shards(job.folder.data / "shards")
     tokenizer = recipe.find("sfft").tokenizer(job)
     assert tokenizer.decode(shards.tokens) == "The red stone.</s>这是 house</s>"
-    assert counts == {"documents": 2, "tokens": len(shards.tokens)}
+    assert counts == {"format": "text", "documents": 2, "tokens": len(shards.tokens)}
     assert shards.mask.all()
 
 
 @pytest.mark.parametrize(
     ("rows", "what", "where"),
     [
-        (table(content=["a"]), 'needs a column "text" of strings', "row 0 has the columns content"),
+        (table(content=["a"]), 'needs a column "text"; this table has: content', ""),
         (table(text=["a", None]), 'needs a column "text" of strings', "row 1"),
     ],
 )
