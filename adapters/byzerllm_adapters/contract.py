@@ -64,7 +64,10 @@ class Family(Adapter, Protocol):
 
 
 class StreamChat(Protocol):
-    """`stream_chat` as the service calls it: every `generation.X` of a request arrives as keyword `X`."""
+    """`stream_chat` as the service calls it: every `generation.X` of a request arrives as keyword `X`.
+
+    A request's `user_role` and `assistant_role` reach one that has parameters of these names.
+    """
 
     def __call__(  # noqa: PLR0917 - the contract's signature
         self,

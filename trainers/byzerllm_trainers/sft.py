@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 """The frozen base's weights are in what the run computes in."""
 
+AT_ONCE = 1 << 20
+"""Tokens that are looked at at a time."""
+
 
 class SupervisedFineTuning:
     """The recipe of ``pretrainedModelType="sft/NAME"``."""
@@ -114,8 +117,10 @@ def _refuse_endless(shards: Shards, tokenizer: Any, limit: int) -> None:
     Raises:
         ByzerError: ``max_seq_length`` cuts off the end of every answer.
     """
-    ends = [token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special]
-    if not np.isin(shards.tokens[shards.mask], [*ends, frame(tokenizer).end_id or -1]).any():
+    special = [token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special]
+    ends = np.array([*special, frame(tokenizer).end_id or -1])
+    parts = (slice(begin, begin + AT_ONCE) for begin in range(0, len(shards.tokens), AT_ONCE))
+    if not any(np.isin(shards.tokens[part][shards.mask[part]], ends).any() for part in parts):
         raise ByzerError(
             f"no answer is learned to its end token: max_seq_length={limit} cuts all of them off",
             do=f"write a larger max_seq_length; the longest row has {limit} tokens or more",

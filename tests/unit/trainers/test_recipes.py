@@ -1,5 +1,6 @@
 """What each method trains on: the tokens, the steps, the model and its trainable weights."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,38 @@ def test_the_names_of_who_talks_are_saved_with_the_result(make_job: Any, tmp_pat
     assert prompt == ids[: len(prompt)].tolist() == ids[: mask.argmax()].tolist()
 
 
+def test_tools_of_a_table_are_written_by_the_template_without_arrows_nulls(make_job: Any, tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    def asks(name: str, **arguments: Any) -> dict[str, Any]:
+        call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+        turns = [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "content": "1"},
+            {"role": "assistant", "content": "a"},
+        ]
+        return {"messages": turns, "tools": [{"type": "function", "function": {"name": name, "parameters": arguments}}]}
+
+    job = make_job("sft", pa.Table.from_pylist([asks("add", a=1), asks("look", where="here")]), max_seq_length=4096)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    trl = find_spec("trl")
+    assert trl is not None
+    tokenizer.chat_template = (Path(str(trl.origin)).parent / "chat_templates" / "qwen2_5.jinja").read_text()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.save_pretrained(job.folder.root / "own")
+    job.request.parameters["localModelDir"] = str(job.folder.root / "own")
+    recipe.find("sft").prepare(job)
+    shards = open_shards(job.folder.shards)
+    for row, written in enumerate(
+        ('{"name": "add", "arguments": {"a": 1}}', '{"name": "look", "arguments": {"where": ')
+    ):
+        ids, mask = shards.example(row)
+        assert written in tokenizer.decode(ids[mask])
+        assert "tool_response" in tokenizer.decode(ids[~mask])
+        assert "null" not in tokenizer.decode(ids)
+
+
 def test_names_without_a_place_in_the_models_own_template_are_refused(make_job: Any, tiny_model: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -76,8 +109,7 @@ def test_names_without_a_place_in_the_models_own_template_are_refused(make_job: 
     tokenizer.chat_template = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
     own = job.folder.root / "own"
     tokenizer.save_pretrained(own)
-    parameters = {**job.request.parameters, "localModelDir": str(own)}
-    object.__setattr__(job.request, "parameters", parameters)
+    job.request.parameters["localModelDir"] = str(own)
     with pytest.raises(ByzerError, match="user_role is without effect"):
         recipe.find("sft").prepare(job)
 
