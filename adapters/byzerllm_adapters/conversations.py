@@ -78,7 +78,7 @@ def encode_conversation(
     max_length: int | None = None,
     tools: Tools | None = None,
 ) -> Encoded:
-    """Return a whole conversation as ids, with the loss on each answer and its end-of-turn token only.
+    """Return a whole conversation as ids, with the loss on the assistant's turns only (see the module).
 
     Args:
         max_length: Cut at the right to this many tokens. The mask may then be all False; the caller counts
