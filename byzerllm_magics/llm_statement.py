@@ -64,6 +64,7 @@ def train(session: Session, raw: Mapping[str, object]) -> Job:
     from byzerllm_trainers.train_parameters import TrainParameters
 
     from .cluster import jobs
+    from .tables.table import Table
 
     given = {key: raw[key] for key in ("inputTable", "evalTable") if key in raw}
     # Python code has the DataFrame itself
@@ -72,11 +73,11 @@ def train(session: Session, raw: Mapping[str, object]) -> Job:
     parameters.require_data()
     tell_notes(parameters)
     _await_model(parameters.local_model_dir)
-    tables = {key: session.table(data) for key, data in given.items() if data is not None and data != ""}
+    tables = {key: session.rows(data) for key, data in given.items() if data is not None and data != ""}
     session.connect()
     settings = session.settings
     rows = tables.get("inputTable")
-    arrow = {key: table.arrow() for key, table in tables.items()}
+    arrow = {key: table.arrow() if isinstance(table, Table) else table for key, table in tables.items()}
     folder = submit(
         raw,
         owner=settings.owner,
@@ -84,7 +85,7 @@ def train(session: Session, raw: Mapping[str, object]) -> Job:
         num_cpus=settings.num_cpus,
         resources=settings.resource.model_extra,
         table=arrow.get("inputTable"),
-        partitions=None if rows is None else rows.partition_sizes,
+        partitions=rows.partition_sizes if isinstance(rows, Table) else None,
         eval_table=arrow.get("evalTable"),
     )
     jobs.remember(folder)

@@ -154,7 +154,8 @@ class Session:
         """Deploy a model (``action="infer"``) or start a training job, which goes on by itself.
 
         Args:
-            parameters: Keys of the language, e.g. ``{"sft.lora_rank": 8}``. ``inputTable`` may be a DataFrame.
+            parameters: Keys of the language, e.g. ``{"sft.lora_rank": 8}``. ``inputTable`` may be a DataFrame or a
+                Ray Dataset.
             wait: Whether to wait for a job's end; None: when ``detached`` is false.
             **more: The same as keywords.
 
@@ -247,6 +248,17 @@ class Session:
         from .tables.catalog import table_of
 
         return self.tables.table(data) if isinstance(data, str) else table_of(data)
+
+    def rows(self, data: object) -> Any:
+        """Return rows to train on: a table, as `table` finds it, or a Ray Dataset itself, by its name or as it is.
+
+        Raises:
+            ByzerError: as of `table`.
+        """
+        from byzerllm_trainers.corpus import is_dataset
+
+        named = self.tables.get(data, self._namespace().get(data)) if isinstance(data, str) else data
+        return named if is_dataset(named) else self.table(data)
 
     def table_names(self) -> list[str]:
         """Names of all tables and DataFrame variables."""

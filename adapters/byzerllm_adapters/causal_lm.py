@@ -15,11 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from byzerllm_adapters import loading
 from byzerllm_adapters.contract import Answer, ChatStream, Message
-from byzerllm_adapters.conversations import encode_prompt, frame
+from byzerllm_adapters.conversations import encode_prompt
 from byzerllm_adapters.engines.batch import generate_batch
 from byzerllm_adapters.engines.generate import Sampling, generate
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.loading import fast_bf16, load_model
+from byzerllm_adapters.templates import ROLE_KEYS, frame, roles_taken
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,15 +33,18 @@ DEFAULT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
     "{% if message['role'] == 'system' and loop.first %}{{ message['content'] + '\\n\\n' }}"
-    "{% elif message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\\n' }}"
+    "{% elif message['role'] == 'user' %}{{ (user_role or 'User') + ': ' + message['content'] + '\\n' }}"
     "{% elif message['role'] == 'assistant' %}"
-    "{{ 'Assistant:' }}"
+    "{{ (assistant_role or 'Assistant') + ':' }}"
     "{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}{{ '\\n' }}"
     "{% else %}{{ raise_exception('a system message comes first; the other roles are user and assistant') }}"
     "{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+    "{% if add_generation_prompt %}{{ (assistant_role or 'Assistant') + ':' }}{% endif %}"
 )
-"""For a tokenizer without a template; it needs no special token but the end of sequence."""
+"""For a tokenizer without a template; it needs no special token but the end of sequence.
+
+`user_role` and `assistant_role` are the request's, until a job writes its own into the template that it saves.
+"""
 
 load_tokenizer = partial(loading.load_tokenizer, template=DEFAULT_TEMPLATE)
 
@@ -92,6 +96,8 @@ def stream_chat(  # noqa: PLR0917 - the contract's signature
     max_length: int = 4090,
     top_p: float = 0.95,
     temperature: float = 0.1,
+    user_role: str | None = None,
+    assistant_role: str | None = None,
     **kwargs: Any,
 ) -> ChatStream:
     """Answer `ins`, which follows the conversation `his`.
@@ -100,14 +106,18 @@ def stream_chat(  # noqa: PLR0917 - the contract's signature
         max_length: The most tokens of prompt and answer together; the model's own context limits it further.
         top_p: Sample from the likeliest tokens that together have this probability.
         temperature: 0 takes the likeliest token always.
+        user_role: What the template calls who asks, where it is ours and was not trained with other names;
+            elsewhere it is without effect, and the answer's `ignored` says so.
+        assistant_role: What it calls who answers.
         **kwargs: `max_new_tokens` (the most tokens of the answer), `top_k` (0: no limit).
 
     Raises:
         ByzerError: A parameter is unknown or out of range, the template refuses the conversation, or the
             prompt is too long. What goes wrong later is raised by the stream.
     """
-    sampling = Sampling.of(max_length=max_length, top_p=top_p, temperature=temperature, **kwargs)
-    ids = encode_prompt(tokenizer, [*his, Message(role="user", content=ins)])
+    roles, ignored = _roles(tokenizer, user_role=user_role, assistant_role=assistant_role)
+    sampling = Sampling.of(max_length=max_length, top_p=top_p, temperature=temperature, ignored=ignored, **kwargs)
+    ids = encode_prompt(tokenizer, [*his, Message(role="user", content=ins)], roles=roles)
     return generate(self, tokenizer, ids, sampling, frame(tokenizer))
 
 
@@ -132,8 +142,9 @@ def chat_many(
         options = {"max_length": 4090, "top_p": 0.95, "temperature": 0.1, **request}
         ins, his = options.pop("ins"), options.pop("his", ())
         try:
-            ids = encode_prompt(tokenizer, [*his, Message(role="user", content=ins)])
-            groups.setdefault(Sampling.of(**options), {})[index] = ids
+            roles, ignored = _roles(tokenizer, **{name: options.pop(name, None) for name in ROLE_KEYS})
+            ids = encode_prompt(tokenizer, [*his, Message(role="user", content=ins)], roles=roles)
+            groups.setdefault(Sampling.of(**options, ignored=ignored), {})[index] = ids
         except ByzerError as error:
             answers[index] = error
     for sampling, prompts in groups.items():
@@ -141,6 +152,12 @@ def chat_many(
         for index, answer in zip(prompts, found, strict=True):
             answers[index] = answer
     return answers
+
+
+def _roles(tokenizer: PreTrainedTokenizerBase, **given: str | None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the names of the two who talk that the template takes, and the keys of those that it does not."""
+    wished, taken = {name: value for name, value in given.items() if value}, roles_taken(tokenizer)
+    return {name: wished[name] for name in wished if name in taken}, tuple(n for n in wished if n not in taken)
 
 
 def _quantization(params: Mapping[str, str]) -> str | None:

@@ -8,7 +8,7 @@ own are used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypedDict
+from typing import Any, NotRequired, Protocol, TypeAlias, TypedDict
 
 from byzerllm_adapters.errors import ByzerError
 
@@ -17,10 +17,20 @@ Answer: TypeAlias = tuple[str, dict[str, Any]]
 
 
 class Message(TypedDict):
-    """One turn of a conversation; `role` is system, user or assistant."""
+    """One turn of a conversation; `role` is system, user, assistant or tool.
+
+    Beside the text a turn may hold what its template knows: an assistant's `tool_calls` (OpenAI's shape, the
+    arguments an object) and `reasoning_content`; a tool's `name` and `tool_call_id`. An assistant's turn of
+    `weight` 0 is not learned.
+    """
 
     role: str
     content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
+    reasoning_content: NotRequired[str]
+    weight: NotRequired[int]
 
 
 class Adapter(Protocol):
@@ -54,7 +64,10 @@ class Family(Adapter, Protocol):
 
 
 class StreamChat(Protocol):
-    """`stream_chat` as the service calls it: every `generation.X` of a request arrives as keyword `X`."""
+    """`stream_chat` as the service calls it: every `generation.X` of a request arrives as keyword `X`.
+
+    A request's `user_role` and `assistant_role` reach one that has parameters of these names.
+    """
 
     def __call__(  # noqa: PLR0917 - the contract's signature
         self,

@@ -12,14 +12,16 @@ Three rules make what a deployed model is prompted with equal to what it was tra
    front of any plain text (what the model saw in pretraining). A BOS token that neither of them uses is not
    added.
 
-The loss covers the assistant's turn from its start to its end-of-turn token. A template with generation
-markers says itself where that is; for others it is where the answer's text is followed by the end token.
+The loss covers what the template writes for the assistant's turn after its prompt, the end-of-turn token included. A
+template with generation markers says itself where that is, token for token as transformers (and TRL) read them; for
+others the turn ends with the end token and the white space that the template always writes behind it.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -27,28 +29,23 @@ from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_adapters.rows import detect_format, to_messages
+from byzerllm_adapters.rows import to_messages, tools_of
+from byzerllm_adapters.templates import (
+    Span,
+    Tools,
+    added_token_at,
+    ends_a_turn,
+    frame,
+    has_markers,
+    render,
+    render_marked,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = [
-    "Encoded",
-    "Frame",
-    "Message",
-    "detect_format",
-    "encode_conversation",
-    "encode_prompt",
-    "encode_row",
-    "encode_text",
-    "ensure_template",
-    "frame",
-    "render",
-    "to_messages",
-]
-
-MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
-"""What opens an assistant's turn in a template that marks them, as transformers looks for it."""
+THINKING = re.compile(r"</?think>")
+"""Where templates take an answer apart."""
 
 
 @dataclass(frozen=True)
@@ -59,86 +56,65 @@ class Encoded:
     mask: list[bool]
 
 
-@dataclass(frozen=True)
-class Frame:
-    """What a template writes around an answer: white space before and after it, then the end-of-turn token.
-
-    `end` and `end_id` are None when no added token of the tokenizer closes an answer.
-    """
-
-    lead: str
-    gap: str
-    end: str | None
-    end_id: int | None
-
-
-def ensure_template(tokenizer: PreTrainedTokenizerBase, default: str) -> None:
-    """Give the tokenizer the adapter's default chat template where it has none.
-
-    Raises:
-        ByzerError: The tokenizer has no end-of-sequence token, which the default templates write.
-    """
-    if tokenizer.chat_template is not None:
-        return
-    if tokenizer.eos_token is None:
-        raise ByzerError(
-            "the tokenizer has neither a chat template nor an end-of-sequence token",
-            do="set eos_token in its tokenizer_config.json",
-        )
-    tokenizer.chat_template = default
-
-
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-    """Return the conversation as the tokenizer's chat template writes it.
-
-    Raises:
-        ByzerError: The template refuses the conversation, e.g. a role, or roles that do not alternate.
-    """
-    return _render(tokenizer, messages, add_generation_prompt, spans=False)[0]
-
-
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Tools | None = None,
+    roles: Mapping[str, str] | None = None,
+) -> list[int]:
     """Return the ids that a model is fed to generate the answer to `messages`.
 
     A template that rewrites earlier turns as a conversation goes on still serves; it only does not train.
     """
-    text = render(tokenizer, messages, True)
-    starts = sorted(len(prompt) for _, prompt in _prompts(tokenizer, messages) if text.startswith(prompt))
-    return [token for piece in _pieces(tokenizer, text, starts) for token in piece]
+    text = render(tokenizer, messages, True, tools, roles)
+    prompts = _prompts(tokenizer, messages, tools, roles)
+    starts = sorted(len(prompt) for _, prompt in prompts if text.startswith(prompt))
+    return [token for piece, first in _pieces(text, starts) for token in _encode(tokenizer, piece, first)]
 
 
 def encode_conversation(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], max_length: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    max_length: int | None = None,
+    tools: Tools | None = None,
 ) -> Encoded:
-    """Return a whole conversation as ids, with the loss on each answer and its end-of-turn token only.
+    """Return a whole conversation as ids, with the loss on the assistant's turns only (see the module).
 
     Args:
         max_length: Cut at the right to this many tokens. The mask may then be all False; the caller counts
             such.
+        tools: What the row's column `tools` says.
 
     Raises:
-        ByzerError: There is no answer, an answer has no end-of-turn token, or the template writes an earlier
-            turn in another way once the conversation goes on (the model would never be prompted with what it
-            learned).
+        ByzerError: There is no answer, an answer has no end-of-turn token, the template leaves out something
+            that the row says, or it writes an earlier turn in another way once the conversation goes on (the
+            model would never be prompted with what it learned).
     """
-    text, spans = _render(tokenizer, messages, False, spans=_has_markers(tokenizer))
-    starts, answers = [], []
-    for number, prompt in _prompts(tokenizer, messages):
+    marked = has_markers(tokenizer)
+    text, spans = _rendered(tokenizer, messages, tools, marked)
+    _refuse_left_out(text, messages, tools)
+    starts = dict[int, int]()
+    for number, prompt in _prompts(tokenizer, messages, tools):
         if not text.startswith(prompt):
             raise _unstable(number)
-        starts.append(len(prompt))
-        answers.append((number, messages[number]["content"]))
-    if not starts:
+        starts[number] = len(prompt)
+    if not any(messages[number].get("weight", 1) for number in starts):
         raise ByzerError("the conversation has no assistant turn to learn from")
-    end = frame(tokenizer)
-    pieces = _pieces(tokenizer, text, starts)
-    ids, mask = list(pieces[0]), [False] * len(pieces[0])
-    for (number, answer), start, stop, piece in zip(answers, starts, [*starts[1:], len(text)], pieces[1:], strict=True):
-        learned = _learned(text[start:stop], answer, _local(spans, start, stop), end, piece)
-        if learned == 0:
+    learned = list[Span]()
+    for (number, start), stop in zip(starts.items(), [*list(starts.values())[1:], len(text)], strict=True):
+        if marked:
+            turn = [span for span in spans if start < span[1] <= stop]
+        else:
+            turn = _turn(tokenizer, messages, number, text, (start, stop), tools=tools)
+        if not any(ends_a_turn(tokenizer, text[slice(*span)]) for span in turn):
             raise _endless(number)
-        ids += piece
-        mask += [True] * learned + [False] * (len(piece) - learned)
+        learned += turn if messages[number].get("weight", 1) else []
+    ids, mask, at = list[int](), list[bool](), 0
+    for piece, first in _pieces(text, list(starts.values())):
+        tokens = _encode(tokenizer, piece, first)
+        ids += tokens
+        mask += _learned(tokenizer, piece, tokens, [(a - at, b - at) for a, b in learned], first)
+        at += len(piece)
     return Encoded(ids[:max_length], mask[:max_length])
 
 
@@ -160,77 +136,128 @@ def encode_row(
 ) -> Encoded:
     """Return a row of any format as one example: a plain text, or else a conversation."""
     if format != "text":
-        return encode_conversation(tokenizer, to_messages(row, format), max_length)
+        return encode_conversation(tokenizer, to_messages(row, format), max_length, tools_of(row))
     text = row.get("text")
     if not isinstance(text, str) or not text.strip():
         raise ByzerError("text is empty or not text")
     return encode_text(tokenizer, text, max_length)
 
 
-def frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
-    """Return what the tokenizer's template writes around an answer, found by rendering one."""
-    return _frame(tokenizer, _template(tokenizer))
-
-
-@lru_cache(maxsize=16)
-def _frame(tokenizer: PreTrainedTokenizerBase, template: str) -> Frame:
-    question, answer = Message(role="user", content="question"), Message(role="assistant", content="answer")
-    prompt, text = render(tokenizer, [question], True), render(tokenizer, [question, answer], False)
-    if not text.startswith(prompt) or answer["content"] not in text[len(prompt) :]:
-        return Frame("", "", None, None)
-    lead, _, tail = text[len(prompt) :].rpartition(answer["content"])
-    added = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items()}
-    found = min((token for token in added if token in tail), key=lambda t: (tail.index(t), -len(t)), default=None)
-    gap = tail if found is None else tail[: tail.index(found)]
-    if found is None or gap.strip():
-        return Frame(lead if lead.isspace() else "", "", None, None)
-    return Frame(lead if lead.isspace() else "", gap, found, added[found])
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool, spans: bool
-) -> tuple[str, list[tuple[int, int]] | None]:
-    """Return the rendering, and the character spans of its `{% generation %}` blocks when asked for."""
-    from jinja2.exceptions import TemplateError
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    try:
-        texts, found = render_jinja_template(
-            conversations=[list(messages)],
-            chat_template=_template(tokenizer),
-            add_generation_prompt=add_generation_prompt,
-            return_assistant_tokens_mask=spans,
-            **tokenizer.special_tokens_map,
-        )
-    except TemplateError as error:
-        raise ByzerError(f"the chat template refuses the conversation: {error}") from error
-    return texts[0], found[0] if spans else None
-
-
-def _template(tokenizer: PreTrainedTokenizerBase) -> str:
-    if tokenizer.chat_template is None:
-        raise ByzerError("the tokenizer has no chat template", do="load it by its family's load_tokenizer")
-    return str(tokenizer.get_chat_template())
-
-
-def _has_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
-    return MARKER.search(_template(tokenizer)) is not None
-
-
-def _prompts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[tuple[int, str]]:
+def _prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Tools | None,
+    roles: Mapping[str, str] | None = None,
+) -> list[tuple[int, str]]:
     """Return, for each assistant turn, its index and the rendered prompt that it answers."""
     turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
     if turns[:1] == [0]:
         raise ByzerError("the conversation starts with an answer", do="let a user turn come first, or drop the answer")
-    return [(number, render(tokenizer, messages[:number], True)) for number in turns]
+    return [(number, render(tokenizer, messages[:number], True, tools, roles)) for number in turns]
 
 
-def _pieces(tokenizer: PreTrainedTokenizerBase, text: str, starts: Sequence[int]) -> list[list[int]]:
-    """Return the ids of the text before the first start, and from each start to the next (rules 2, 3)."""
-    bounds = [*starts, len(text)]
-    first = _with_bos(tokenizer, tokenizer.encode(text[: bounds[0]], add_special_tokens=False))
-    rest = [_encode_middle(tokenizer, text[a:b]) for a, b in pairwise(bounds)]
-    return [first, *rest]
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools | None, marked: bool
+) -> tuple[str, list[Span]]:
+    """Return a whole conversation, its last answer ended, and what the template marks in it."""
+    if marked:
+        return render_marked(tokenizer, messages, tools)
+    around, text = frame(tokenizer), render(tokenizer, messages, False, tools)
+    ended = messages[-1]["role"] != "assistant" or not around.opens_next
+    return text if ended else text + str(around.end), []
+
+
+def _turn(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    number: int,
+    text: str,
+    room: Span,
+    *,
+    tools: Tools | None,
+) -> list[Span]:
+    """Return where a template without markers writes an answer in the text of the whole conversation.
+
+    Args:
+        number: The answer's among the messages.
+        room: From where its prompt ends to where the next answer begins, or the text ends.
+
+    Returns:
+        One span; none where no end token follows, or the template writes less than the answer.
+    """
+    around, (start, end) = frame(tokenizer), room
+    if around.end is None:
+        return []
+    if number < len(messages) - 1:
+        alone = render(tokenizer, messages[: number + 1], False, tools)
+        if around.opens_next:
+            token = added_token_at(tokenizer, text[len(alone) :])
+            end = len(alone) + len(token) if token and text.startswith(alone) else start
+        else:
+            # An answer may quote the end token: as many as close the turn where it stands last are in it here.
+            end = _after_occurrence(text, around.end, alone[start:].count(around.end), room)
+            end += len(around.after) if text.startswith(around.after, end) else 0
+    parts = (part.strip() for part in THINKING.split(messages[number]["content"]))
+    return [(start, end)] if end > start and all(part in text[start:end] for part in parts) else []
+
+
+def _after_occurrence(text: str, token: str, count: int, room: Span) -> int:
+    """Return where the n-th occurrence of a token in `room` ends; its beginning, when there are not as many."""
+    end = room[0]
+    for _ in range(count):
+        found = text.find(token, end, room[1])
+        if found < 0:
+            return room[0]
+        end = found + len(token)
+    return end
+
+
+def _refuse_left_out(text: str, messages: Sequence[Message], tools: Tools | None) -> None:
+    """Refuse a conversation of which the template writes less than there is.
+
+    Raises:
+        ByzerError: A message, the call of a tool or a tool is not in the text.
+    """
+    for number, message in enumerate(messages, 1):
+        content, role = message["content"].strip(), message["role"]
+        if role != "assistant" and content not in text and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
+            raise _left_out(f"message {number} ({role})")
+        if any(call["function"]["name"] not in text for call in message.get("tool_calls", ())):
+            raise _left_out(f"the tool calls of message {number}")
+    if any(str(tool.get("function", tool).get("name", "")) not in text for tool in tools or ()):
+        raise _left_out("the column tools")
+
+
+def _pieces(text: str, starts: Sequence[int]) -> Iterator[tuple[str, bool]]:
+    """Yield the text before the first start, and from each start to the next, and whether it is the first (rule 2)."""
+    for begin, end in pairwise([0, *starts, len(text)]):
+        yield text[begin:end], begin == 0
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, piece: str, first: bool) -> list[int]:
+    """Return the ids of a piece (rules 2, 3)."""
+    if first:
+        return _with_bos(tokenizer, tokenizer.encode(piece, add_special_tokens=False))
+    return _encode_middle(tokenizer, piece)
+
+
+def _learned(
+    tokenizer: PreTrainedTokenizerBase, piece: str, ids: list[int], spans: Sequence[Span], first: bool
+) -> list[bool]:
+    """Return for each id of a piece whether it is in one of the spans, which count from the piece's beginning."""
+    mask = [False] * len(ids)
+
+    def tokens_before(place: int) -> int:
+        if place <= 0 or place >= len(piece):
+            return 0 if place <= 0 else len(ids)
+        before = _encode(tokenizer, piece[:place], first)
+        return next((n for n, (one, other) in enumerate(zip(before, ids, strict=False)) if one != other), len(before))
+
+    for begin, end in spans:
+        if begin < len(piece) and end > 0:
+            a, b = tokens_before(begin), tokens_before(end)
+            mask[a:b] = [True] * (b - a)
+    return mask
 
 
 def _encode_middle(tokenizer: PreTrainedTokenizerBase, piece: str) -> list[int]:
@@ -262,34 +289,6 @@ def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bos is not None and tokenizer.encode("a", add_special_tokens=True)[:1] == [bos]
 
 
-def _local(spans: list[tuple[int, int]] | None, start: int, stop: int) -> int | None:
-    """Return where the marked text of the turn `[start, stop)` ends, counted from `start`."""
-    if spans is None:
-        return None
-    return max((end - start for _, end in spans if start < end <= stop), default=0)
-
-
-def _learned(turn: str, answer: str, marked: int | None, around: Frame, ids: list[int]) -> int:
-    """Return how many ids of a turn the loss covers: up to its end-of-turn token; 0 when there is none.
-
-    Args:
-        turn: The text from the start of the answer to the start of the next answer (or the end).
-        answer: The message's content.
-        marked: Where the template's `{% generation %}` block ends; None for a template without.
-        ids: The ids of `turn`.
-    """
-    if around.end is None:
-        return 0
-    if marked is None:
-        tail = around.gap + around.end
-        ends = [at + len(form + tail) for form in (answer, answer.strip()) if (at := turn.find(form + tail)) >= 0]
-        marked = min(ends, default=0)
-    # An answer may quote the end token: the last one in its text, not the first, ends it.
-    count = turn.count(around.end, 0, marked)
-    places = [place for place, token in enumerate(ids, 1) if token == around.end_id]
-    return places[count - 1] if 0 < count <= len(places) else 0
-
-
 def _unstable(number: int) -> ByzerError:
     return ByzerError(
         f"the chat template changes what comes before message {number + 1} once the conversation goes on",
@@ -301,4 +300,11 @@ def _endless(number: int) -> ByzerError:
     return ByzerError(
         f"no end-of-turn token follows the answer in message {number + 1}, or the template rewrites it",
         do="a model would not learn to stop: use a chat template that ends every answer with an end token",
+    )
+
+
+def _left_out(what: str) -> ByzerError:
+    return ByzerError(
+        f"the chat template leaves out {what}",
+        do="drop it from the row, or give the tokenizer a chat template that has a place for it",
     )

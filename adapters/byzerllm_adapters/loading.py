@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from byzerllm_adapters.conversations import ensure_template
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.templates import ensure_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -194,8 +194,9 @@ class JobWatch:
             state.checkpoints = sorted({*state.checkpoints, int(event["step"])})
             return
         if name == "prepared":
-            counts = {k: v for k, v in event.items() if k not in ("event", "time", "attempt") and v}
-            state.message = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in counts.items())
+            state.message = ", ".join(
+                _said(k, v) for k, v in event.items() if k not in ("event", "time", "attempt") and v
+            )
             return
         state.state = name
         state.total_steps = event.get("total_steps", state.total_steps)
@@ -215,6 +216,12 @@ class JobWatch:
         self.state.step = int(self._steps[-1]["step"])
         floats = {name: np.array([step[name] for step in self._steps], dtype=np.float64) for name in SERIES}
         self.state.series = {"step": np.array([step["step"] for step in self._steps], dtype=np.int64), **floats}
+
+
+def _said(key: str, value: Any) -> str:
+    """Return an entry of the ``prepared`` event as a person reads it: how many, or which."""
+    name = key.replace("_", " ")
+    return f"{name} {value}" if isinstance(value, str) else f"{value:,} {name}"
 
 
 def table(jobs: list[Job]) -> pd.DataFrame:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.secret_values import hidden, is_secret, revealed
+from byzerllm_adapters.templates import ROLE_KEYS
 
 Answer = dict[str, Any]
 """One message of a stream: ``text`` so far, and ``extra`` (with the last one the counts and times)."""
@@ -66,8 +68,8 @@ class Replica:
         """Stream the answer to a request as it is generated.
 
         Args:
-            request: ``instruction``, ``history``, and any of ``max_length``, ``top_p``, ``temperature`` and
-                ``generation.X``.
+            request: ``instruction``, ``history``, and any of ``max_length``, ``top_p``, ``temperature``,
+                ``user_role``, ``assistant_role`` and ``generation.X``.
 
         Cancelling the call stops the generation within one token and frees the replica.
         """
@@ -93,7 +95,7 @@ class Replica:
         async with self._turn:
             cancelled = threading.Event()
             try:
-                return await asyncio.to_thread(self._answer, [_arguments(request) for request in requests], cancelled)
+                return await asyncio.to_thread(self._answer, [self._arguments(each) for each in requests], cancelled)
             finally:
                 cancelled.set()
 
@@ -126,18 +128,19 @@ class Replica:
         return ByzerError(what, where=where, do=do)
 
     def _stream(self, request: Mapping[str, Any]) -> Any:
-        options = _arguments(request)
+        options = self._arguments(request)
         return lambda: self._model.stream_chat(self._tokenizer, options.pop("ins"), options.pop("his"), **options)
 
-
-def _arguments(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``stream_chat`` that a request means."""
-    options = {k: request[k] for k in ("max_length", "top_p", "temperature") if k in request}
-    for key, value in request.items():
-        prefix, _, name = key.partition(".")
-        if prefix in ("generation", "gen") and name:
-            options[name] = value
-    return {"ins": request["instruction"], "his": list(request.get("history", [])), **options}
+    def _arguments(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of ``stream_chat`` that a request means; roles, where it has a name for them."""
+        known = inspect.signature(self._model.stream_chat).parameters
+        names = ("max_length", "top_p", "temperature", *(name for name in ROLE_KEYS if name in known))
+        options = {name: request[name] for name in names if name in request}
+        for key, value in request.items():
+            prefix, _, name = key.partition(".")
+            if prefix in ("generation", "gen") and name:
+                options[name] = value
+        return {"ins": request["instruction"], "his": list(request.get("history", [])), **options}
 
 
 def _listen_on_own_address() -> None:

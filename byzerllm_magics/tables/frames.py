@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers.corpus import is_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -12,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def is_frame(value: object) -> bool:
-    """Whether a variable's value is a DataFrame: pandas, polars, pyarrow or whatever else gives an Arrow stream."""
-    return hasattr(value, "__arrow_c_stream__") and not isinstance(value, type)
+    """Whether a variable's value is a DataFrame: pandas, polars, pyarrow, whatever gives an Arrow stream, Ray's too."""
+    return (hasattr(value, "__arrow_c_stream__") and not isinstance(value, type)) or is_dataset(value)
 
 
 def arrow_of(data: Any, name: str = "") -> pa.Table:
     """Return a DataFrame's columns as an Arrow table; the index of a pandas DataFrame is not a column.
 
     Args:
-        data: A pandas or polars DataFrame, an Arrow table or anything with the Arrow C stream.
+        data: A pandas or polars DataFrame, an Arrow table, anything with the Arrow C stream, or a Ray Dataset.
         name: What errors call it.
 
     Raises:
@@ -36,6 +37,8 @@ def arrow_of(data: Any, name: str = "") -> pa.Table:
             f"{called}: a {type(data).__name__} is not a table",
             do="give a pandas DataFrame, a pyarrow Table or a polars DataFrame",
         )
+    if is_dataset(data):
+        return pa.concat_tables(data.iter_batches(batch_format="pyarrow"), promote_options="permissive")
     if type(data).__module__.partition(".")[0] == "pandas":
         return _from_pandas(data, called)
     try:

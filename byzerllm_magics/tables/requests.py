@@ -60,7 +60,7 @@ def for_replica(request: Mapping[str, Any]) -> dict[str, Any]:
     history = list(request.get("history", ()))
     if request.get("system_msg"):
         history.insert(0, {"role": "system", "content": str(request["system_msg"])})
-    left_out = ("history", "system_msg", "user_role", "assistant_role", "on_error", "embedding")
+    left_out = ("history", "system_msg", "on_error", "embedding")
     kept = {key: value for key, value in request.items() if key not in left_out}
     return {**kept, "instruction": str(request["instruction"]), "history": history}
 

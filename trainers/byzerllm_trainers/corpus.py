@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_adapters.rows import to_messages
+from byzerllm_adapters.rows import detect_format, to_messages
 
+from .data_files import READ_AT_ONCE, FormatOf, Row, data_files, file_rows, format_of_files, parquet_rows
 from .job_folder import JobFolder, read_json, write_json
 
 if TYPE_CHECKING:
@@ -20,15 +18,55 @@ if TYPE_CHECKING:
 ROWS_FILE = "rows.parquet"
 EVAL_ROWS_FILE = "eval-rows.parquet"
 PARTITIONS_FILE = "partitions.json"
-READ_AT_ONCE = 4096
-"""Rows that are in memory at a time."""
 
 
-def keep_rows(folder: JobFolder, table: pa.Table, file: str = ROWS_FILE) -> None:
-    """Store a job's table in its folder, as `ROWS_FILE` or `EVAL_ROWS_FILE`: the notebook may go."""
+def is_dataset(data: object) -> bool:
+    """Whether this is a Ray Dataset, whose rows come in batches."""
+    return not isinstance(data, type) and hasattr(data, "iter_batches") and hasattr(data, "materialize")
+
+
+def columns_of(data: Any) -> list[str]:
+    """Return the names of the columns of an Arrow table or a Ray Dataset."""
+    return list(data.columns() if is_dataset(data) else data.column_names)
+
+
+def keep_rows(folder: JobFolder, data: Any, file: str = ROWS_FILE) -> None:
+    """Store a job's table in its folder, as `ROWS_FILE` or `EVAL_ROWS_FILE`: the notebook may go.
+
+    Args:
+        folder: The job.
+        data: An Arrow table, or a Ray Dataset, of which a batch is in memory at a time.
+        file: The name it gets.
+
+    Raises:
+        ByzerError: batches of a Dataset whose columns have other types than the first one's.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(table, folder.data / file)
+    if not is_dataset(data):
+        pq.write_table(data, folder.data / file)
+        return
+    schema = _arrow_schema(data)
+    with pq.ParquetWriter(folder.data / file, schema) as writer:
+        for batch in data.iter_batches(batch_size=READ_AT_ONCE, batch_format="pyarrow"):
+            try:
+                writer.write_table(batch.select(schema.names).cast(schema))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
+                reason = str(error).splitlines()[0]
+                do = "give its columns one type, e.g. by dataset.map_batches"
+                raise ByzerError(f"batches of the Ray Dataset differ: {reason}", do=do) from None
+
+
+def _arrow_schema(dataset: Any) -> pa.Schema:
+    """Return a Ray Dataset's schema; its blocks may be pandas frames, whose first batch tells."""
+    import pyarrow as pa
+
+    base = getattr(dataset.schema(), "base_schema", None)
+    if isinstance(base, pa.Schema):
+        return base.remove_metadata()
+    first = next(iter(dataset.iter_batches(batch_size=READ_AT_ONCE, batch_format="pyarrow")))
+    return first.schema.remove_metadata()
 
 
 def keep_partitions(folder: JobFolder, sizes: Sequence[int]) -> None:
@@ -43,94 +81,78 @@ def partitions(folder: JobFolder) -> list[int] | None:
     return bounds
 
 
-def eval_rows(folder: JobFolder) -> Iterator[Mapping[str, Any]] | None:
-    """Return the rows of the table to evaluate on; None: the job has none."""
-    kept = folder.data / EVAL_ROWS_FILE
-    return _parquet(kept) if kept.exists() else None
-
-
-def rows(folder: JobFolder, data_dir: str | None) -> Iterator[Mapping[str, Any]]:
+def rows(folder: JobFolder, data_dir: str | None) -> Iterator[Row]:
     """Yield the job's rows, in order.
 
     Args:
         folder: The job; its kept table is read when there is one.
-        data_dir: A folder of ``.txt`` (one document a file), ``.jsonl`` or ``.parquet`` files otherwise.
+        data_dir: A folder of files otherwise (`data_files.SUFFIXES`).
 
     Raises:
-        ByzerError: no data, a line that is not a JSON object, or text that is not UTF-8.
+        ByzerError: no data, or a file that cannot be read.
     """
     kept = folder.data / ROWS_FILE
     if kept.exists():
-        yield from _parquet(kept)
+        yield from parquet_rows(kept)
         return
     for path in data_files(data_dir):
-        try:
-            yield from _file(path)
-        except UnicodeDecodeError as error:
-            do = "convert it, e.g. with iconv -f GB18030 -t UTF-8"
-            raise ByzerError(f"{path} is not UTF-8: {error.reason}", do=do) from None
+        yield from file_rows(path)
 
 
-def messages_of(rows: Iterator[Mapping[str, Any]], kind: str) -> Iterator[list[Message]]:
-    """Yield each row's conversation; an error names the row.
-
-    Args:
-        rows: Rows of one format.
-        kind: The format, as `byzerllm_adapters.rows.detect_format` names it.
-
-    Raises:
-        ByzerError: a row that does not fit.
-    """
-    for number, row in enumerate(rows):
-        try:
-            yield to_messages(row, kind)
-        except ByzerError as error:
-            raise ByzerError(error.what, where=f"row {number} (format {kind})", do=error.do) from None
+def eval_rows(folder: JobFolder) -> Iterator[Row] | None:
+    """Return the rows of the table to evaluate on; None: the job has none."""
+    kept = folder.data / EVAL_ROWS_FILE
+    return parquet_rows(kept, "row {} of evalTable") if kept.exists() else None
 
 
-def data_files(data_dir: str | None) -> list[Path]:
-    """Files of a data folder, sorted by name.
+def table_rows(table: pa.Table) -> Iterator[Row]:
+    """Yield the rows of a table, a batch of Python objects in memory at a time."""
+    number = 0
+    for batch in table.to_batches(max_chunksize=READ_AT_ONCE):
+        for row in batch.to_pylist():
+            yield Row(f"row {number}", row)
+            number += 1
+
+
+def data_format(folder: JobFolder, data_dir: str | None, method: Literal["sft", "sfft"]) -> str:
+    """Return the format of the job's rows: a key of `byzerllm_adapters.rows.COLUMNS`.
 
     Raises:
-        ByzerError: the folder is missing or holds no data file.
+        ByzerError: they have none that the method can train on, or files have two.
     """
-    if data_dir is None:
-        raise ByzerError("the job has no data", do='give inputTable="…" or localDataDir="…"')
-    path = Path(data_dir).expanduser()
-    if not path.is_dir():
-        raise ByzerError(f"no folder {path}", where='in "localDataDir"', do="check the path")
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in (".txt", ".jsonl", ".parquet"))
-    if not files:
-        raise ByzerError(f"no .txt, .jsonl or .parquet file in {path}", where='in "localDataDir"')
-    return files
+    kept = folder.data / ROWS_FILE
+    format_of = formats_for(method)
+    return format_of(_columns(kept)) if kept.exists() else format_of_files(data_dir, format_of)
 
 
-def _file(path: Path) -> Iterator[Mapping[str, Any]]:
-    if path.suffix == ".parquet":
-        yield from _parquet(path)
-    elif path.suffix == ".jsonl":
-        yield from _json_lines(path)
-    else:
-        yield {"text": path.read_text(encoding="utf-8"), "file": str(path)}
+def eval_format(folder: JobFolder, method: Literal["sft", "sfft"]) -> str:
+    """Return the format of the table to evaluate on; errors as of `data_format`."""
+    return formats_for(method)(_columns(folder.data / EVAL_ROWS_FILE))
 
 
-def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
+def formats_for(method: Literal["sft", "sfft"]) -> FormatOf:
+    """Return what names the format of rows for a method, and refuses those that it cannot train on."""
+    return _conversation if method == "sft" else _running_text
+
+
+def _conversation(columns: Iterable[str]) -> str:
+    kind = detect_format(columns)
+    if kind == "text":
+        to_messages({}, kind)  # raises why not
+    return kind
+
+
+def _running_text(columns: Iterable[str]) -> str:
+    names = list(columns)
+    if "text" not in names:
+        raise ByzerError(
+            f'pretraining needs a column "text"; this table has: {", ".join(names)}',
+            do="rename the column, e.g. table.rename(columns={'value': 'text'})",
+        )
+    return "text"
+
+
+def _columns(path: Any) -> list[str]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=READ_AT_ONCE):
-            yield from batch.to_pylist()
-
-
-def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ByzerError(f"not JSON: {error.msg}", where=f"{path}, line {number}") from None
-            if not isinstance(row, dict):
-                raise ByzerError("a line has to be a JSON object", where=f"{path}, line {number}")
-            yield row
+    return list(pq.read_schema(path).names)

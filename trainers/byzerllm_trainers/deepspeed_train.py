@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.parameters import read
 
+from .corpus import is_dataset
 from .follow import result_row, wait
 from .job_folder import JobFolder, Record
 from .submit import submit
@@ -28,7 +29,7 @@ class TrainArgs:
     Attributes:
         model_path: A transformers folder: the start, unless ``get_model`` builds another.
         tokenizer_path: A tokenizer's folder, or a file in it; the model's by default.
-        data_dir: Folder of ``.txt``, ``.jsonl`` or ``.parquet`` files.
+        data_dir: Folder of data files (`data_files.SUFFIXES`).
         checkpoint_saving_path: The job folder is made in here.
         steps_per_epoch: Steps that count as one epoch; None: all of the data.
         max_length: Window in tokens.
@@ -125,8 +126,8 @@ def sft_train(
     """Fine-tune on conversations with LoRA; the call trains and returns when it is done.
 
     Args:
-        data_refs: Tables of rows (pandas or Arrow); empty: ``localDataDir`` is read. Each is one partition
-            for ``keepPartitionNum``.
+        data_refs: Tables of rows (pandas or Arrow), or one Ray Dataset; empty: ``localDataDir`` is read. Each
+            table is one partition for ``keepPartitionNum``.
         train_params: Keys of the ``run command as LLM`` statement; ``detached="true"`` returns at once.
         conf: Settings (``num_gpus``, ``num_cpus``, ``OWNER``, ``resource.NAME``).
         sys_conf: The same under the other name that the documents use.
@@ -163,12 +164,19 @@ def _train(
         workers=max(1, int(conf.get("num_gpus", 1))),
         num_cpus=float(conf["num_cpus"]) if "num_cpus" in conf else None,
         resources={k.removeprefix("resource."): float(v) for k, v in conf.items() if k.startswith("resource.")},
-        table=as_table(data_refs) if data_refs else None,
-        partitions=[as_table(part).num_rows for part in data_refs] or None,
+        table=_rows(data_refs),
+        partitions=[as_table(part).num_rows for part in data_refs if not is_dataset(part)] or None,
     )
     if "detached" not in train_params or not read(TrainParameters, train_params).detached:
         wait(folder)
     return [result_row(folder)]
+
+
+def _rows(data_refs: Sequence[Any]) -> Any:
+    """Return the rows as `submit` takes them: one table, or the one Ray Dataset as it is; None: there are none."""
+    if len(data_refs) == 1 and is_dataset(data_refs[0]):
+        return data_refs[0]
+    return as_table(data_refs) if data_refs else None
 
 
 def as_table(data: Any) -> pa.Table:

@@ -108,6 +108,11 @@ class OptimizationParameters(Parameters):
         False, description="Compile the model first: minutes once, then faster. Needs a C++ compiler."
     )
 
+    # -- the data --
+    on_bad_row: Literal["error", "drop"] = Field(
+        "error", description="What a row that does not fit does: ends the job, or is left out and counted."
+    )
+
     # -- what is written meanwhile --
     logging_steps: int = Field(
         10,
@@ -208,6 +213,12 @@ class SftParameters(OptimizationParameters):
     num_train_epochs: float = Field(1.0, gt=0, description="Times that each row is used.", json_schema_extra=EPOCHS)
     max_seq_length: int = Field(
         1024, gt=1, description="Longer conversations are cut to this length.", json_schema_extra=TOKENS
+    )
+    user_role: Text | None = Field(
+        None, description="What our own chat template calls who asks; none: User. Served the same."
+    )
+    assistant_role: Text | None = Field(
+        None, description="What our own chat template calls who answers; none: Assistant. Served the same."
     )
     group_by_length: bool = Field(
         True, description="Rows of similar length share a batch, so that little is padded; false: plain shuffle."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.conversations import Encoded
 from byzerllm_adapters.errors import ByzerError
 
+from .bad_rows import BadRows
 from .job_folder import Record
 from .loss import NextToken, Objective
 from .own_partitions import partition_counts
@@ -31,10 +32,15 @@ class Pretraining:
     def prepare(self, job: Job) -> Record:
         """Tokenise the documents, each followed by the end token."""
         tokenizer = self.tokenizer(job)
-        shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer))
+        if tokenizer.eos_token_id is None:
+            raise ByzerError(
+                "the tokenizer has no end token (eos_token)", do="set tokenizer.eos_token and save it again"
+            )
+        bad = BadRows(drop=_sfft(job).on_bad_row == "drop")
+        shards, held_out = tokenise(job, lambda rows, kind: bad.convert(rows, partial(_encode, tokenizer), kind))
         plan = self.plan(job)  # refuses an empty text
         self.held_out(job)
-        counts = {"documents": len(shards), "tokens": len(shards.tokens)}
+        counts = {"format": "text", "documents": len(shards), **bad.counts(), "tokens": len(shards.tokens)}
         return counts | ({"held_out": len(held_out)} if held_out else {}) | partition_counts(shards, plan)
 
     def plan(self, job: Job) -> Plan:
@@ -82,23 +88,18 @@ class Pretraining:
         return registry.find(train.family).load_tokenizer(str(path.parent if path.is_file() else path))
 
 
-def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any) -> Iterator[Encoded]:
-    """Yield each document's ids, the end token last."""
-    end = tokenizer.eos_token_id
-    if end is None:
-        raise ByzerError("the tokenizer has no end token (eos_token)", do="set tokenizer.eos_token and save it again")
-    for number, row in enumerate(rows):
-        text = row.get("text")
-        if not isinstance(text, str):
-            raise ByzerError(
-                'pretraining needs a column "text" of strings',
-                where=f"row {number} has the columns {', '.join(map(str, row))}",
-                do="rename the column, e.g. table.rename(columns={'value': 'text'})",
-            )
-        ids = tokenizer(text)["input_ids"]
-        if not ids or ids[-1] != end:
-            ids = [*ids, end]
-        yield Encoded(ids, [True] * len(ids))
+def _encode(tokenizer: Any, row: Mapping[str, Any]) -> Encoded:
+    """Return a document's ids, the end token last."""
+    text = row.get("text")
+    if not isinstance(text, str):
+        raise ByzerError(
+            'pretraining needs a column "text" of strings',
+            do=f"this row has the columns {', '.join(map(str, row))}; rename one, or fill it",
+        )
+    ids = tokenizer(text)["input_ids"]
+    if not ids or ids[-1] != tokenizer.eos_token_id:
+        ids = [*ids, tokenizer.eos_token_id]
+    return Encoded(ids, [True] * len(ids))
 
 
 def _sfft(job: Job) -> SfftParameters:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.contract import Message
+from byzerllm_adapters.conversations import encode_row
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.templates import ROLE_KEYS, fix_roles, frame
 
-from .corpus import messages_of
+from .bad_rows import BadRows
+from .corpus import data_format
 from .engine import precision
 from .job_folder import Record
 from .loss import NextToken, Objective
@@ -19,14 +22,23 @@ from .own_partitions import partition_counts
 from .packed_rows import PackedRows, check_isolation
 from .packing import GroupedRows, Plan
 from .recipe import Job, dealt, eval_layout
+from .shards import Shards
 from .tokenise import held_out_shards, tokenise
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from byzerllm_adapters.conversations import Encoded
+
+    from .data_files import Row
     from .optimization_parameters import SftParameters
     from .train_parameters import TrainParameters
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 """The frozen base's weights are in what the run computes in."""
+
+AT_ONCE = 1 << 20
+"""Tokens that are looked at at a time."""
 
 
 class SupervisedFineTuning:
@@ -34,14 +46,22 @@ class SupervisedFineTuning:
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the rows; an answer that ``max_seq_length`` cuts off whole is counted, not trained."""
-        tokenizer, limit = self.tokenizer(job), job.request.train.sft.max_seq_length
-        shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer, limit))
+        tokenizer, limit, train = self.tokenizer(job), _sft(job).max_seq_length, job.request.train
+        bad = BadRows(drop=_sft(job).on_bad_row == "drop")
+
+        def encode(rows: Iterable[Row], kind: str) -> Iterator[Encoded | None]:
+            return bad.convert(rows, lambda row: encode_row(tokenizer, row, kind, limit), kind)
+
+        shards, held_out = tokenise(job, encode)
         unused = int((shards.targets == 0).sum())
         plan = self.plan(job)  # refuses data without anything to learn
+        _refuse_endless(shards, tokenizer, limit)
         self.held_out(job)
         counts = {
+            "format": data_format(job.folder, train.local_data_dir, train.method),
             "examples": len(shards) - unused,
             "examples_cut_off": unused,
+            **bad.counts(),
             "tokens": int(shards.lengths.sum()),
             "supervised_tokens": int(shards.targets.sum()),
         }
@@ -95,19 +115,32 @@ class SupervisedFineTuning:
         return conversations.encode_prompt(tokenizer, [Message(role="user", content=text)])
 
     def tokenizer(self, job: Job) -> Any:
-        """Return the base's tokenizer with a chat template: its own, or the adapter's."""
+        """Return the base's tokenizer with a chat template: its own, or the adapter's with the names in the job.
+
+        Raises:
+            ByzerError: names are given for a template that has no place for them.
+        """
         train = job.request.train
-        return registry.find(train.family).load_tokenizer(_model_dir(train))
+        tokenizer = registry.find(train.family).load_tokenizer(_model_dir(train))
+        given = {name: getattr(_sft(job), name) for name in ROLE_KEYS}
+        fix_roles(tokenizer, {name: value for name, value in given.items() if value})
+        return tokenizer
 
 
-def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Iterator[conversations.Encoded]:
-    """Yield each row's ids and loss mask."""
-    first = next(rows, None)
-    if first is None:
-        raise ByzerError("the table has no rows", do="give a table with at least one row")
-    kind = conversations.detect_format(first.keys())
-    for messages in messages_of(chain([first], rows), kind):
-        yield conversations.encode_conversation(tokenizer, messages, max_length)
+def _refuse_endless(shards: Shards, tokenizer: Any, limit: int) -> None:
+    """Refuse data in which no answer is learned to its end: the model would never stop.
+
+    Raises:
+        ByzerError: ``max_seq_length`` cuts off the end of every answer.
+    """
+    special = [token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special]
+    ends = np.array([*special, frame(tokenizer).end_id or -1])
+    parts = (slice(begin, begin + AT_ONCE) for begin in range(0, len(shards.tokens), AT_ONCE))
+    if not any(np.isin(shards.tokens[part][shards.mask[part]], ends).any() for part in parts):
+        raise ByzerError(
+            f"no answer is learned to its end token: max_seq_length={limit} cuts all of them off",
+            do=f"write a larger max_seq_length; the longest row has {limit} tokens or more",
+        )
 
 
 def _sft(job: Job) -> SftParameters:

@@ -9,6 +9,7 @@ partitions matter, the manifest says which examples each holds.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,18 +69,28 @@ class Shards:
         return Shards(self.tokens[first:last], self.mask[first:last], self.offsets[begin : end + 1] - first)
 
 
-def write_shards(folder: Path, examples: Iterable[Encoded], partitions: Sequence[int] | None = None) -> Shards:
-    """Write ``examples``, and where partitions begin and end among them; open them again."""
+def write_shards(folder: Path, examples: Iterable[Encoded | None], partitions: Sequence[int] | None = None) -> Shards:
+    """Write ``examples``, and where partitions begin and end among them; open them again.
+
+    Args:
+        folder: Where; what was there is replaced.
+        examples: One a row; None: the row was dropped.
+        partitions: Where the partitions begin and end among the rows; the manifest counts what is left of them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
-    offsets = array("q", [0])
+    offsets, dropped = array("q", [0]), array("q")
     with (folder / "tokens.bin").open("wb") as tokens, (folder / "mask.bin").open("wb") as mask:
-        for example in examples:
+        for row, example in enumerate(examples):
+            if example is None:
+                dropped.append(row)
+                continue
             tokens.write(array("i", example.ids).tobytes())
             mask.write(bytes(example.mask))
             offsets.append(offsets[-1] + len(example.ids))
     (folder / "offsets.bin").write_bytes(offsets.tobytes())
-    manifest = {"examples": len(offsets) - 1, "tokens": offsets[-1], "partitions": partitions and list(partitions)}
+    bounds = partitions and [bound - bisect_left(dropped, bound) for bound in partitions]
+    manifest = {"examples": len(offsets) - 1, "tokens": offsets[-1], "partitions": bounds}
     write_json(folder / "manifest.json", manifest)
     return open_shards(folder)
 

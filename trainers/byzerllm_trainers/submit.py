@@ -6,7 +6,8 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,21 @@ from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.model_folder import check_model_folder
 from byzerllm_adapters.parameters import read
-from byzerllm_adapters.rows import detect_format
+from byzerllm_adapters.rows import to_messages, tools_of
 
+from .bad_rows import BadRows
 from .checkpoint import find_checkpoint
-from .corpus import EVAL_ROWS_FILE, data_files, keep_partitions, keep_rows, messages_of
+from .corpus import (
+    EVAL_ROWS_FILE,
+    ROWS_FILE,
+    columns_of,
+    formats_for,
+    is_dataset,
+    keep_partitions,
+    keep_rows,
+    table_rows,
+)
+from .data_files import Row, format_of_files, parquet_rows
 from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
@@ -42,9 +54,9 @@ def submit(
     workers: int = 1,
     num_cpus: float | None = None,
     resources: Mapping[str, float] | None = None,
-    table: pa.Table | None = None,
+    table: pa.Table | Any = None,
     partitions: Sequence[int] | None = None,
-    eval_table: pa.Table | None = None,
+    eval_table: pa.Table | Any = None,
     get_model: Callable[[], Any] | None = None,
     driven: bool = False,
 ) -> JobFolder:
@@ -56,9 +68,9 @@ def submit(
         workers: Ranks: one GPU each, or CPU workers where the cluster has no GPU.
         num_cpus: CPUs that Ray reserves for each worker; None: what leaves room for a deployment.
         resources: Custom Ray resources of each worker.
-        table: The rows, in place of ``localDataDir``.
+        table: The rows, in place of ``localDataDir``: an Arrow table or a Ray Dataset, read batch by batch.
         partitions: How many of the rows each partition has, for ``keepPartitionNum``; None: all are in one.
-        eval_table: The rows of ``evalTable``.
+        eval_table: The rows of ``evalTable``, likewise.
         get_model: Builds the model in each worker, in place of ``localModelDir``'s weights (sfft only).
         driven: The caller starts the workers itself.
 
@@ -72,7 +84,7 @@ def submit(
         find_checkpoint(settings.resume_from)
     if get_model is None or not train.sfft.tokenizer_path:
         check_model_folder(train.local_model_dir)
-    _check_data(train, table)
+    kind = _check_data(train, table)
     sizes = _own_partitions(train, table, partitions, workers)
     _check_eval_data(train, eval_table)
     name = train.name or f"{train.method}-{_plain(owner)}-{time.strftime('%Y%m%d-%H-%M-%S')}"
@@ -89,11 +101,11 @@ def submit(
     folder.create(request.as_record())
     try:
         if table is not None:
-            keep_rows(folder, table)
+            _keep(train, folder, table, ROWS_FILE, "inputTable")
         if sizes is not None:
             keep_partitions(folder, sizes)
         if eval_table is not None:
-            keep_rows(folder, eval_table, EVAL_ROWS_FILE)
+            _keep(train, folder, eval_table, EVAL_ROWS_FILE, "evalTable")
         if get_model is not None:
             _keep_function(folder, get_model)
         from .gang import start_coordinator
@@ -102,18 +114,18 @@ def submit(
     except BaseException:
         shutil.rmtree(folder.root)
         raise
+    print(f"Data format: {kind}")
     return folder
 
 
-def _check_data(train: TrainParameters, table: pa.Table | None) -> None:
-    """Refuse a table that the method cannot train on; a folder is only looked at."""
+def _check_data(train: TrainParameters, table: pa.Table | Any) -> str:
+    """Refuse data that the method cannot train on, and return its format; of files only the first rows are read."""
     if table is None:
-        data_files(train.local_data_dir)
-    else:
-        _check_table(train, table, "inputTable")
+        return format_of_files(train.local_data_dir, formats_for(train.method))
+    return _check_table(train, table, "inputTable")
 
 
-def _check_eval_data(train: TrainParameters, table: pa.Table | None) -> None:
+def _check_eval_data(train: TrainParameters, table: pa.Table | Any) -> None:
     """Refuse a table that the method cannot evaluate on, and the name of one that did not come along."""
     if table is not None:
         _check_table(train, table, "evalTable")
@@ -122,31 +134,62 @@ def _check_eval_data(train: TrainParameters, table: pa.Table | None) -> None:
         raise ByzerError(f"evalTable={train.eval_table!r} names a table that did not come with the job", do=do)
 
 
-def _check_table(train: TrainParameters, table: pa.Table, key: str) -> None:
-    """Refuse a table whose rows do not fit the method; the error names the key that gave it."""
+def _check_table(train: TrainParameters, table: pa.Table | Any, key: str) -> str:
+    """Refuse a table that does not fit the method, and return its format; a Dataset's rows are read once, by `_keep`.
+
+    Raises:
+        ByzerError: why it does not fit; the error names the key that gave it.
+    """
     try:
-        _check_rows(train, table)
+        if not is_dataset(table) and not table.num_rows:
+            raise _no_rows()
+        kind = formats_for(train.method)(columns_of(table))
+        if not is_dataset(table):
+            _check_rows(train, table_rows(table), kind)
     except ByzerError as error:
-        place = ", ".join(filter(None, (f'in "{key}"', error.where)))
-        raise ByzerError(error.what, where=place, do=error.do) from None
+        raise _from(key, error) from None
+    return kind
 
 
-def _check_rows(train: TrainParameters, table: pa.Table) -> None:
-    if not table.num_rows:
-        raise ByzerError("the table has no rows", do="give a table with at least one row")
+def _keep(train: TrainParameters, folder: JobFolder, table: pa.Table | Any, file: str, key: str) -> None:
+    """Store a table in the job's folder; the rows of a Dataset are looked at there.
+
+    Raises:
+        ByzerError: a Dataset's rows do not fit.
+    """
+    try:
+        keep_rows(folder, table, file)
+        if is_dataset(table):
+            kept = folder.data / file
+            if next(parquet_rows(kept), None) is None:
+                raise _no_rows()
+            _check_rows(train, parquet_rows(kept), formats_for(train.method)(columns_of(table)))
+    except ByzerError as error:
+        raise _from(key, error) from None
+
+
+def _check_rows(train: TrainParameters, rows: Iterable[Row], kind: str) -> None:
+    """Refuse conversations that do not fit, or where such are dropped, data of which none fits."""
     if train.method == "sft":
-        kind = detect_format(table.column_names)
-        for _ in messages_of(iter(table.to_pylist()), kind):
-            pass
-    elif "text" not in table.column_names:
-        raise ByzerError(
-            f'pretraining needs a column "text"; this table has: {", ".join(table.column_names)}',
-            do="rename the column, e.g. table.rename(columns={'value': 'text'})",
-        )
+        drop = train.optimization.on_bad_row == "drop"
+        fits = BadRows(drop=drop).convert(rows, lambda row: (to_messages(row, kind), tools_of(row)), kind)
+        if drop:
+            next((row for row in fits if row is not None), None)
+        else:
+            deque(fits, maxlen=0)
+
+
+def _from(key: str, error: ByzerError) -> ByzerError:
+    """Return an error with the key whose data it is about."""
+    return ByzerError(error.what, where=", ".join(filter(None, (f'in "{key}"', error.where))), do=error.do)
+
+
+def _no_rows() -> ByzerError:
+    return ByzerError("the table has no rows", do="give a table with at least one row")
 
 
 def _own_partitions(
-    train: TrainParameters, table: pa.Table | None, partitions: Sequence[int] | None, workers: int
+    train: TrainParameters, table: pa.Table | Any, partitions: Sequence[int] | None, workers: int
 ) -> Sequence[int] | None:
     """Return the sizes of the partitions that ranks get whole; None: rows are shared equally.
 
@@ -155,11 +198,12 @@ def _own_partitions(
     """
     if not train.keep_partition_num:
         return None
-    if table is None:
+    if table is None or is_dataset(table):
+        what = "files" if table is None else "a Ray Dataset"
         raise ByzerError(
-            "keepPartitionNum keeps the partitions of a table, and this job reads files",
+            f"keepPartitionNum keeps the partitions of a table, and this job reads {what}",
             where='in "keepPartitionNum"',
-            do="load the files into a table and give it as inputTable, or leave keepPartitionNum out",
+            do=f"make a table of {what} and give it as inputTable, or leave keepPartitionNum out",
         )
     sizes = [table.num_rows] if partitions is None else partitions
     assert sum(sizes) == table.num_rows

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from byzerllm_adapters.conversations import Encoded
 from byzerllm_adapters.errors import ByzerError
 
-from .corpus import eval_rows, partitions, rows
+from .corpus import data_format, eval_format, eval_rows, partitions, rows
+from .data_files import Row
 from .recipe import Job
 from .shards import Longs, Shards, open_shards, write_shards
 
-Encode = Callable[[Iterator[Mapping[str, Any]]], Iterator[Encoded]]
+Encode = Callable[[Iterable[Row], str], Iterator[Encoded | None]]
+"""Takes rows and their format; None stands for a row that was dropped."""
 
 
 def tokenise(job: Job, encode: Encode) -> tuple[Shards, Shards | None]:
@@ -27,20 +28,20 @@ def tokenise(job: Job, encode: Encode) -> tuple[Shards, Shards | None]:
         ByzerError: a row that does not fit, or too few rows to hold any out.
     """
     folder, train = job.folder, job.request.train
-    all_rows, bounds = rows(folder, train.local_data_dir), partitions(folder)
-    apart = eval_rows(folder)
+    kind, bounds = data_format(folder, train.local_data_dir, train.method), partitions(folder)
+    encoded, apart = encode(rows(folder, train.local_data_dir), kind), eval_rows(folder)
     if apart is not None:
-        held_out = write_shards(folder.held_out, encode(apart))
-        return write_shards(folder.shards, encode(all_rows), bounds), held_out
+        held_out = write_shards(folder.held_out, encode(apart, eval_format(folder, train.method)))
+        return write_shards(folder.shards, encoded, bounds), held_out
     share = train.optimization.eval_ratio
     if not share:
-        return write_shards(folder.shards, encode(all_rows), bounds), None
-    together = write_shards(folder.data / "all", encode(all_rows))
+        return write_shards(folder.shards, encoded, bounds), None
+    together = write_shards(folder.data / "all", encoded, bounds)
     chosen = _chosen(together, share, job.request.loop.data_seed)
     rest = np.setdiff1d(np.arange(len(together)), chosen)
     held_out = write_shards(folder.held_out, _examples(together, chosen))
-    bounds = bounds and np.searchsorted(rest, bounds).tolist()
-    kept = write_shards(folder.shards, _examples(together, rest), bounds)
+    left = None if together.partitions is None else np.searchsorted(rest, together.partitions).tolist()
+    kept = write_shards(folder.shards, _examples(together, rest), left)
     shutil.rmtree(folder.data / "all")
     return kept, held_out
 

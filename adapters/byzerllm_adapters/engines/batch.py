@@ -16,10 +16,10 @@ import torch
 from transformers import StoppingCriteriaList
 
 from byzerllm_adapters.contract import Answer
-from byzerllm_adapters.conversations import Frame
 from byzerllm_adapters.engines.decoding import Decoder
 from byzerllm_adapters.engines.generate import Cancelled, Sampling, generation_config, room_for, stops_of, turn
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.templates import Frame
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

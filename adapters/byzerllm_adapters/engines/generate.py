@@ -19,9 +19,9 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from transformers.generation.streamers import BaseStreamer
 
 from byzerllm_adapters.contract import Answer, ChatStream
-from byzerllm_adapters.conversations import Frame
 from byzerllm_adapters.engines.decoding import Decoder
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.templates import Frame
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -73,13 +73,22 @@ class Sampling:
         return {"ignored": list(self.ignored)} if self.ignored else {}
 
     @classmethod
-    def of(cls, *, max_length: Any, top_p: Any, temperature: Any, **kwargs: Any) -> Sampling:
+    def of(
+        cls, *, max_length: Any, top_p: Any, temperature: Any, ignored: Sequence[str] = (), **kwargs: Any
+    ) -> Sampling:
         """Build it from a request, whose numbers may be texts.
+
+        Args:
+            max_length: As `stream_chat` takes it, and so are the others.
+            top_p: Likewise.
+            temperature: Likewise.
+            ignored: What is known already to be without use.
+            **kwargs: Its other keywords.
 
         Raises:
             ByzerError: A keyword is not one of `HONOURED`, or a value is no number or out of range.
         """
-        ignored = tuple(f"generation.{name}" for name in NOT_FOR_TEXT if name in kwargs)
+        ignored = (*ignored, *(f"generation.{name}" for name in NOT_FOR_TEXT if name in kwargs))
         kwargs = {name: value for name, value in kwargs.items() if name not in NOT_FOR_TEXT}
         if unknown := sorted(set(kwargs) - set(HONOURED)):
             names = ", ".join(f"generation.{name}" for name in unknown)

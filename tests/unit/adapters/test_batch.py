@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from byzerllm_adapters import causal_lm
-from byzerllm_adapters.conversations import Frame
 from byzerllm_adapters.engines import batch
 from byzerllm_adapters.engines.batch import generate_batch
 from byzerllm_adapters.engines.generate import Sampling, generate
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.templates import Frame
 
 PLAIN = Frame("", "", None, None)
 

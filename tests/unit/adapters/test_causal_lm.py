@@ -3,8 +3,9 @@ import types
 import pytest
 
 from byzerllm_adapters import causal_lm, llama2
-from byzerllm_adapters.conversations import encode_prompt, frame
+from byzerllm_adapters.conversations import encode_prompt
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.templates import frame
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import time
 import pytest
 import torch
 
-from byzerllm_adapters.conversations import Frame
 from byzerllm_adapters.engines import generate as engine
 from byzerllm_adapters.engines.generate import Sampling, generate
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.templates import Frame
 
 PLAIN = Frame("", "", None, None)
 

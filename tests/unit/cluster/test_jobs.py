@@ -30,8 +30,12 @@ def test_a_watch_follows_a_job_from_its_start_to_its_end(make_folder: Any) -> No
 
     tell(folder, "preparing", message="tokenising")
     assert (watch.look().message, state.started) == ("tokenising", 100.0)
-    tell(folder, "prepared", examples=1200, examples_cut_off=0, tokens=45_000)
-    assert watch.look().message == "1,200 examples, 45,000 tokens"
+    dropped = {"rows_dropped": 1000, "first_dropped": "row 3 (format alpaca): output is missing"}
+    tell(folder, "prepared", format="alpaca", examples=1200, examples_cut_off=0, **dropped, tokens=45_000)
+    assert watch.look().message == (
+        "format alpaca, 1,200 examples, 1,000 rows dropped, first dropped row 3 (format alpaca): output is missing, "
+        "45,000 tokens"
+    )
     tell(folder, "starting", message="placing 2 workers")
     assert (watch.look().state, state.message) == ("starting", "placing 2 workers")
 

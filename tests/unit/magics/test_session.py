@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
@@ -35,6 +36,31 @@ def job(tmp_path: Path) -> JobFolder:
 def test_a_dataframe_variable_is_a_table(session: Session) -> None:
     assert session.table("rows").arrow().to_pydict() == {"instruction": ["a"], "output": ["b"]}
     assert session.table_names() == ["rows"]
+
+
+class Dataset:
+    """A Ray Dataset as far as a table is made of it."""
+
+    def materialize(self) -> None: ...
+
+    def iter_batches(self, *, batch_format: str) -> Any:
+        assert batch_format == "pyarrow"
+        yield from (pa.table({"text": [text]}) for text in "ab")
+
+
+def test_a_ray_dataset_is_handed_on_to_a_job_and_a_table_elsewhere() -> None:
+    data = Dataset()
+    session = Session(lambda: {"data": data})
+    session.tables["held"] = data
+    assert session.rows("data") is session.rows("held") is session.rows(data) is data
+    assert session.table_names() == ["data", "held"]
+    assert session.table("data").arrow().to_pydict() == {"text": ["a", "b"]}
+
+
+def test_rows_to_train_on_are_a_table_otherwise(session: Session) -> None:
+    assert session.rows("rows").num_rows == 1
+    with pytest.raises(ByzerError, match="no table 'row'"):
+        session.rows("row")
 
 
 def test_a_table_of_the_session_comes_before_a_variable(session: Session) -> None:

@@ -8,7 +8,7 @@ import torch
 from byzerllm_magics.parameters import keys_of
 from byzerllm_trainers.loop_settings import LoopSettings
 from byzerllm_trainers.optimizers import build_optimizer
-from tests.unit.trainers.arguments import amounts, evaluation, methods, reports, weights  # noqa: F401 - their cases
+from tests.unit.trainers.arguments import amounts, data, evaluation, methods, reports, weights  # noqa: F401 - their cases
 from tests.unit.trainers.arguments.bench import CASES, Bench, Case
 from tests.unit.trainers.helpers import load, settings
 

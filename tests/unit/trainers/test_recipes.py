@@ -1,5 +1,6 @@
 """What each method trains on: the tokens, the steps, the model and its trainable weights."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def test_fine_tuning_learns_the_answers_and_their_end_and_nothing_else(make_job:
     assert tokenizer.decode(ids[mask]) == " The red stone.</s>"
     assert "Name a colour." in tokenizer.decode(ids[~mask])
     assert counts == {
+        "format": "alpaca",
         "examples": 1,
         "examples_cut_off": 0,
         "tokens": len(ids),
@@ -45,20 +47,87 @@ def test_rows_without_anything_to_learn_are_refused(make_job: Any) -> None:
         recipe.find("sft").prepare(job)
 
 
+def test_answers_that_are_all_cut_off_before_their_end_are_refused(make_job: Any) -> None:
+    rows = table(instruction=["a", "b"], output=["Yes. " * 40, "No. " * 40])
+    with pytest.raises(ByzerError, match="no answer is learned to its end token: max_seq_length=24"):
+        recipe.find("sft").prepare(make_job("sft", rows, max_seq_length=24))
+    both = table(instruction=["a", "b"], output=["Yes. " * 40, "No."])
+    assert recipe.find("sft").prepare(make_job("sft", both, max_seq_length=24))["examples"] == 2
+
+
+def test_the_names_of_who_talks_are_saved_with_the_result(make_job: Any, tmp_path: Path) -> None:
+    from byzerllm_adapters import causal_lm
+    from byzerllm_adapters.conversations import encode_prompt
+
+    job = make_job("sft", table(instruction=["q"], output=["a"]), user_role="Human", assistant_role="Bot")
+    recipe.find("sft").prepare(job)
+    recipe.find("sft").tokenizer(job).save_pretrained(tmp_path / "model")
+    served = causal_lm.load_tokenizer(str(tmp_path / "model"))
+    prompt = encode_prompt(served, [{"role": "user", "content": "q"}], roles={"user_role": "Someone"})
+    ids, mask = open_shards(job.folder.shards).example(0)
+    assert served.decode(prompt) == "<s>Human: q\nBot:"
+    assert prompt == ids[: len(prompt)].tolist() == ids[: mask.argmax()].tolist()
+
+
+def test_tools_of_a_table_are_written_by_the_template_without_arrows_nulls(make_job: Any, tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    def asks(name: str, **arguments: Any) -> dict[str, Any]:
+        call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+        turns = [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "content": "1"},
+            {"role": "assistant", "content": "a"},
+        ]
+        return {"messages": turns, "tools": [{"type": "function", "function": {"name": name, "parameters": arguments}}]}
+
+    job = make_job("sft", pa.Table.from_pylist([asks("add", a=1), asks("look", where="here")]), max_seq_length=4096)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    trl = find_spec("trl")
+    assert trl is not None
+    tokenizer.chat_template = (Path(str(trl.origin)).parent / "chat_templates" / "qwen2_5.jinja").read_text()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.save_pretrained(job.folder.root / "own")
+    job.request.parameters["localModelDir"] = str(job.folder.root / "own")
+    recipe.find("sft").prepare(job)
+    shards = open_shards(job.folder.shards)
+    for row, written in enumerate(
+        ('{"name": "add", "arguments": {"a": 1}}', '{"name": "look", "arguments": {"where": ')
+    ):
+        ids, mask = shards.example(row)
+        assert written in tokenizer.decode(ids[mask])
+        assert "tool_response" in tokenizer.decode(ids[~mask])
+        assert "null" not in tokenizer.decode(ids)
+
+
+def test_names_without_a_place_in_the_models_own_template_are_refused(make_job: Any, tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    job = make_job("sft", table(instruction=["q"], output=["a"]), user_role="Human")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    own = job.folder.root / "own"
+    tokenizer.save_pretrained(own)
+    job.request.parameters["localModelDir"] = str(own)
+    with pytest.raises(ByzerError, match="user_role is without effect"):
+        recipe.find("sft").prepare(job)
+
+
 def test_pretraining_learns_every_token_and_the_end_of_each_document(make_job: Any) -> None:
     job = make_job("sfft", table(text=["The red stone.", "这是 house"]))
     counts = recipe.find("sfft").prepare(job)
     shards = open_shards(job.folder.data / "shards")
     tokenizer = recipe.find("sfft").tokenizer(job)
     assert tokenizer.decode(shards.tokens) == "The red stone.</s>这是 house</s>"
-    assert counts == {"documents": 2, "tokens": len(shards.tokens)}
+    assert counts == {"format": "text", "documents": 2, "tokens": len(shards.tokens)}
     assert shards.mask.all()
 
 
 @pytest.mark.parametrize(
     ("rows", "what", "where"),
     [
-        (table(content=["a"]), 'needs a column "text" of strings', "row 0 has the columns content"),
+        (table(content=["a"]), 'needs a column "text"; this table has: content', ""),
         (table(text=["a", None]), 'needs a column "text" of strings', "row 1"),
     ],
 )

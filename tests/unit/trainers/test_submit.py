@@ -11,6 +11,7 @@ import pytest
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers import gang, submit
 from byzerllm_trainers.corpus import partitions
+from byzerllm_trainers.data_files import READ_AT_ONCE
 from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.job_request import read_request
 from byzerllm_trainers.recipe import Job
@@ -121,6 +122,90 @@ def test_a_table_that_cannot_train_leaves_nothing_behind(
     assert not Path(keys["localPathPrefix"]).exists()
 
 
+def test_the_format_is_said_when_the_job_is_submitted(
+    cluster: Cluster, keys: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit.submit(keys, owner="me", table=rows())
+    assert "Data format: alpaca" in capsys.readouterr().out
+
+
+def test_rows_that_are_to_be_dropped_do_not_keep_a_job_from_starting(cluster: Cluster, keys: dict[str, Any]) -> None:
+    keys |= {"sft.on_bad_row": "drop"}
+    submit.submit(keys, owner="me", table=rows(instruction=["a", "b"], output=[None, "B"]))
+    with pytest.raises(ByzerError, match="none of 2 rows fits; the first: output is missing") as caught:
+        submit.submit(keys | {"name": "b"}, owner="me", table=rows(instruction=["a", "b"], output=[None, ""]))
+    assert caught.value.where == 'in "inputTable", row 0 (format alpaca)'
+    assert len(cluster.started) == 1
+
+
+def test_a_folder_that_mixes_formats_names_two_of_its_files(
+    cluster: Cluster, keys: dict[str, Any], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    (data / "b.jsonl").write_text('{"messages": []}\n')
+    with pytest.raises(ByzerError, match="mixes formats: alpaca and messages") as caught:
+        submit.submit(keys | {"localDataDir": str(data)}, owner="me")
+    assert caught.value.where == f"{data / 'a.jsonl'}\n{data / 'b.jsonl'}"
+    assert len(caught.value.render()) <= 5
+    assert not Path(keys["localPathPrefix"]).exists()
+
+
+class Dataset:
+    """A Ray Dataset as far as `submit` uses it; it counts the batches that were asked for."""
+
+    def __init__(self, *batches: pa.Table, pandas: bool = False) -> None:
+        self.batches, self.pandas, self.read = batches, pandas, 0
+
+    def columns(self) -> list[str]:
+        return list(self.batches[0].column_names)
+
+    def schema(self) -> Any:
+        return type("Schema", (), {"base_schema": None if self.pandas else self.batches[0].schema})()
+
+    def materialize(self) -> None:
+        raise AssertionError("all rows in memory")
+
+    def iter_batches(self, *, batch_size: int, batch_format: str) -> Any:
+        assert (batch_size, batch_format) == (READ_AT_ONCE, "pyarrow")
+        for batch in self.batches:
+            self.read += 1
+            yield batch
+
+
+@pytest.mark.parametrize("pandas", [False, True])
+def test_a_ray_dataset_is_written_batch_by_batch(cluster: Cluster, keys: dict[str, Any], pandas: bool) -> None:
+    from byzerllm_trainers.corpus import rows as kept
+
+    data = Dataset(rows(), rows(instruction=["x"], output=["X"]), pandas=pandas)
+    folder = submit.submit(keys, owner="me", table=data)
+    assert data.read == 2 + pandas
+    assert [row.values["output"] for row in kept(folder, None)] == ["Hello.", "So.", "X"]  # type: ignore[index,call-overload]
+    assert SupervisedFineTuning().prepare(Job(folder, read_request(folder)))["examples"] == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (Dataset(rows(question=["a"])), "no data format has the columns question"),
+        (Dataset(rows(instruction=["a"], output=["b"]), rows(instruction=["a"], output=[None])), "output is missing"),
+        (Dataset(rows(instruction=["a"], output=["b"]), rows(instruction=["a"], output=[[1]])), "batches .* differ"),
+        (Dataset(rows(instruction=[], output=[])), "the table has no rows"),
+    ],
+)
+def test_a_ray_dataset_that_cannot_train_leaves_nothing_behind(
+    cluster: Cluster, keys: dict[str, Any], data: Dataset, what: str
+) -> None:
+    with pytest.raises(ByzerError, match=what) as caught:
+        submit.submit(keys, owner="me", table=data)
+    assert "inputTable" in caught.value.where
+    assert not (Path(keys["localPathPrefix"]) / "job").exists()
+    assert cluster.started == []
+    with pytest.raises(ByzerError, match="reads a Ray Dataset"):
+        submit.submit(keys | {"keepPartitionNum": "true"}, owner="me", table=Dataset(rows()))
+
+
 def test_a_table_to_evaluate_on_is_kept_and_tokenised_apart(cluster: Cluster, keys: dict[str, Any]) -> None:
     held_out = rows(instruction=["x"], output=["X"])
     folder = submit.submit(keys | {"evalTable": "held"}, owner="me", table=rows(), eval_table=held_out)
@@ -151,7 +236,8 @@ def test_partitions_that_cannot_be_kept_are_an_error(
 ) -> None:
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("text")
-    keys |= {"keepPartitionNum": "true"} | ({} if table else {"localDataDir": str(tmp_path / "text")})
+    keys |= {"keepPartitionNum": "true", "pretrainedModelType": "sfft/llama" if table is None else "sft/llama"}
+    keys |= {} if table else {"localDataDir": str(tmp_path / "text")}
     with pytest.raises(ByzerError) as caught:
         submit.submit(keys, owner="me", workers=2, table=table)
     assert what in caught.value.what
@@ -282,7 +368,7 @@ def test_a_table_travels_with_its_job(cluster: Cluster, keys: dict[str, Any]) ->
 
     table = pa.Table.from_pandas(instructions(10))
     folder = submit.submit(keys, owner="me", table=table)
-    assert list(kept(folder, None)) == table.to_pylist()
+    assert [row.values for row in kept(folder, None)] == table.to_pylist()
 
 
 def test_a_function_of_the_notebook_travels_with_its_job(
