@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.errors import ByzerError, with_place
 
 Answer = dict[str, Any]
 """One message of a stream: ``text`` so far, and ``extra`` (with the last one the counts and times)."""
@@ -40,10 +40,8 @@ class Replica:
             self._model, self._tokenizer = adapter.init_model(
                 infer_params["localModelDir"], dict(infer_params), dict(sys_conf)
             )
-        except ByzerError as error:
-            self._error = error
         except Exception as error:  # noqa: BLE001 - a user's adapter may raise anything; its place is what helps
-            self._error = _as_user_error(error)
+            self._error = with_place(error)
 
     async def describe(self) -> dict[str, Any]:
         """Return the model's folder, type and parameter count.
@@ -96,20 +94,9 @@ class Replica:
                 cancelled.set()
 
     def _answer(self, requests: list[dict[str, Any]], cancelled: threading.Event) -> list[Answer]:
-        many = getattr(self._model, "chat_many", None)
-        if many is not None:
-            return [_as_answer(found) for found in many(self._tokenizer, requests, cancelled)]
-        return [_as_answer(self._one(request)) for request in requests if not cancelled.is_set()]
+        from byzerllm_adapters.answering import answer_many
 
-    def _one(self, request: dict[str, Any]) -> Any:
-        from byzerllm_adapters.contract import answer_stream
-
-        try:
-            ins, his = request.pop("ins"), request.pop("his")
-            *_, last = answer_stream(self._model.stream_chat(self._tokenizer, ins, his, **request))
-        except Exception as error:  # noqa: BLE001 - a user's adapter may raise anything; it is this row's alone
-            return error if isinstance(error, ByzerError) else _as_user_error(error)
-        return last
+        return [_as_answer(found) for found in answer_many(self._model, self._tokenizer, requests, cancelled)]
 
     def _stream(self, request: Mapping[str, Any]) -> Any:
         options = _arguments(request)
@@ -169,20 +156,9 @@ class _Pump:
                     break
                 self._put({"text": text, "extra": extra})
             self._put(None)
-        except ByzerError as error:
-            self._put(error)
         except Exception as error:  # noqa: BLE001 - it reaches the cell
-            self._put(_as_user_error(error))
+            self._put(with_place(error))
 
     def _put(self, item: Any) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-
-
-def _as_user_error(error: Exception) -> ByzerError:
-    """Return any exception as one with the file and line where it was raised."""
-    import traceback
-
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
-    return ByzerError(f"{type(error).__name__}: {error}", where=where)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .dispatch import Context
 from .progress import Progress
-from .tables import bind_table, take_over
+from .tables import bind_table, bind_tables, take_over
 
 if TYPE_CHECKING:
     from ..language import Statement
@@ -74,6 +74,7 @@ class _Shown:
         name = getattr(statement, "table", None)
         if name is not None:
             bind_table(self._context, name, result)
+        bind_tables(self._context, result)
         if isinstance(result, Job):
             JobView(result).show()
             if not result.detached:

@@ -20,6 +20,12 @@ def take_over(context: Context) -> None:
                 session.tables.pop(name, None)
 
 
+def bind_tables(context: Context, result: Any) -> None:
+    """Bind the tables of an evaluation to the variables of their names; of anything else there are none."""
+    for name, table in getattr(result, "tables", {}).items():
+        bind_table(context, name, table)
+
+
 def bind_table(context: Context, name: str, table: Any) -> None:
     """Bind a table to the variable of its name, unless that is the user's own; then say where the table is."""
     namespace, bound = context.shell.user_ns, context.session.bound

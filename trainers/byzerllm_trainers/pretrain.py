@@ -30,7 +30,7 @@ class Pretraining:
     def prepare(self, job: Job) -> Record:
         """Tokenise the documents, each followed by the end token."""
         tokenizer = self.tokenizer(job)
-        shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer))
+        shards, held_out = tokenise(job, lambda rows: encode_documents(rows, tokenizer))
         plan = self.plan(job)  # refuses an empty text
         self.held_out(job)
         counts = {"documents": len(shards), "tokens": len(shards.tokens)}
@@ -73,7 +73,7 @@ class Pretraining:
         return registry.find(train.family).load_tokenizer(str(path.parent if path.is_file() else path))
 
 
-def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any) -> Iterator[Encoded]:
+def encode_documents(rows: Iterator[Mapping[str, Any]], tokenizer: Any) -> Iterator[Encoded]:
     """Yield each document's ids, the end token last."""
     end = tokenizer.eos_token_id
     if end is None:

@@ -32,7 +32,7 @@ class SupervisedFineTuning:
     def prepare(self, job: Job) -> Record:
         """Tokenise the rows; an answer that ``max_seq_length`` cuts off whole is counted, not trained."""
         tokenizer, limit = self.tokenizer(job), job.request.train.sft.max_seq_length
-        shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer, limit))
+        shards, held_out = tokenise(job, lambda rows: encode_rows(rows, tokenizer, limit))
         unused = int((shards.targets == 0).sum())
         plan = self.plan(job)  # refuses data without anything to learn
         self.held_out(job)
@@ -84,7 +84,9 @@ class SupervisedFineTuning:
         return registry.find(train.family).load_tokenizer(_model_dir(train))
 
 
-def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Iterator[conversations.Encoded]:
+def encode_rows(
+    rows: Iterator[Mapping[str, Any]], tokenizer: Any, max_length: int | None
+) -> Iterator[conversations.Encoded]:
     """Yield each row's ids and loss mask."""
     first = next(rows, None)
     if first is None:
