@@ -19,7 +19,7 @@ from .. import evaluation
 from ..corpus import messages_of
 from ..engine import Rank
 from ..job_folder import Record
-from ..packing import GroupedRows, Layout, PackedStream, Plan
+from ..packing import GroupedRows, Layout, NothingToLearn, PackedStream, Plan
 from ..pretrain import encode_documents
 from ..sft import encode_rows
 from ..shards import Shards, write_shards
@@ -136,7 +136,10 @@ def _loss(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], how: Ev
     with tempfile.TemporaryDirectory() as place:
         is_text = detect_format(rows[0]) == "text"
         shards, cut = _shards(Path(place), tokenizer, rows, None if is_text else limit)
-        plan: Plan = PackedStream(shards, layout, limit) if is_text else GroupedRows(shards, layout)
+        try:
+            plan: Plan = PackedStream(shards, layout, limit) if is_text else GroupedRows(shards, layout)
+        except NothingToLearn as error:
+            raise ByzerError(error.what, where="in inputTable", do="check the rows, or raise max_seq_length") from None
         measured = evaluation.evaluate(model, plan, Rank(0, 1))
         model.eval()  # it leaves a model as training takes it
         tokens = sum(plan.counts(index)[0] for index in range(plan.steps_per_epoch))
