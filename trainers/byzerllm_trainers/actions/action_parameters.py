@@ -104,7 +104,7 @@ class EvaluateParameters(ActionParameters):
     )
     max_seq_length: Annotated[int, Field(ge=2)] | None = Field(
         None,
-        description="Rows are cut to this length for the loss; none: the model's own context.",
+        description="Where rows are cut for the loss; none: the model's context, for text windows of 1024.",
         json_schema_extra={"unit": "tokens"},
     )
     max_new_tokens: Annotated[int, Field(ge=1)] = Field(

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 NO_LIMIT = 1 << 20
 """Tokens of a row where neither the user nor the model's configuration has a limit."""
 
+WINDOW = 1024
+"""Tokens of documents that see each other, where the user has no word: the same for models of any context."""
+
 
 @dataclass(frozen=True)
 class Evaluating:
@@ -131,10 +134,10 @@ def scored(answers: Answers, questions: Sequence[Question], metric: Metric) -> R
 def _loss(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], how: Evaluating) -> Record:
     """Return the facts about the loss, computed as in training."""
     context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    limit = how.max_seq_length or context or NO_LIMIT
+    is_text = detect_format(rows[0]) == "text"
+    limit = how.max_seq_length or min(context or NO_LIMIT, WINDOW if is_text else NO_LIMIT)
     layout = Layout(rows=how.rows, accumulation=1, world=1, seed=0)
     with tempfile.TemporaryDirectory() as place:
-        is_text = detect_format(rows[0]) == "text"
         shards, cut = _shards(Path(place), tokenizer, rows, None if is_text else limit)
         try:
             plan: Plan = PackedStream(shards, layout, limit) if is_text else GroupedRows(shards, layout)

@@ -65,6 +65,16 @@ def test_the_loss_of_documents_is_over_every_token_but_the_first(tiny_model: Pat
     assert facts["loss"] == pytest.approx(math.log(384), abs=0.5), "the model is untrained"
 
 
+def test_documents_are_seen_in_windows(tiny_model: Path) -> None:
+    documents = pa.Table.from_pandas(texts(20))
+    one, other = (
+        found(evaluate_folder(tiny_model, documents, Evaluating(max_seq_length=width, dtype="float32")))
+        for width in (4, 200)
+    )
+    assert one["tokens"] == other["tokens"]
+    assert one["loss"] != other["loss"]
+
+
 def test_long_rows_are_cut_and_counted(tiny_model: Path) -> None:
     whole = found(evaluate_folder(tiny_model, table(), HOW))
     short = found(evaluate_folder(tiny_model, table(), Evaluating(rows=4, max_seq_length=50, dtype="float32")))
