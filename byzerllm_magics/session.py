@@ -170,7 +170,7 @@ class Session:
         Raises:
             ByzerError: bad input; nothing was started then. Whatever keeps the action from succeeding.
         """
-        from .llm_statement import deploy, train
+        from .llm_statement import act, deploy, train
         from .parameters import route
 
         raw = {**(parameters or {}), **more}
@@ -180,12 +180,7 @@ class Session:
             self._last_model = deployment.name
             return deployment
         if action != "finetune":
-            from . import evaluation, model_actions
-
-            tell = progress or (lambda _: None)
-            if action == "evaluate":
-                return evaluation.evaluate(self, raw, tell)
-            return (model_actions.merge if action == "merge" else model_actions.convert)(self, raw, tell)
+            return act(self, action, raw, progress or (lambda _: None))
         job = train(self, raw)
         if wait or (wait is None and not job.detached):
             job.wait()

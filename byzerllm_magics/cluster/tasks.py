@@ -117,7 +117,7 @@ def run_tasks(
             ray.cancel(stream)
         if isinstance(error, KeyboardInterrupt):
             names = ", ".join(works[number][0] for number in open_ones)
-            raise ByzerError(f"interrupted: {names} was ended, and nothing of it is left") from None
+            raise ByzerError(f"interrupted: {names}: ended, and nothing of it is left") from None
         raise
     assert all(result is not None for result in results), "every task yields its result last"
     return [result for result in results if result is not None]

@@ -1,4 +1,4 @@
-"""What a task of a cell reserves, without a cluster."""
+"""Tasks that a cell waits for: results, errors, interrupts, and what they reserve; Ray is played here."""
 
 from typing import Any
 
@@ -6,8 +6,68 @@ import pytest
 import ray
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_magics.cluster.tasks import reservation
+from byzerllm_magics.cluster.tasks import Reservation, reservation, run_task, run_tasks
 from byzerllm_magics.parameters import SetupSettings, configure
+
+
+class Streams:
+    """Ray's streams of tasks, played here: each yields what its work yields, and raises what is raised."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cancelled: list[Any] = []
+        monkeypatch.setattr(ray, "remote", lambda _function: self)
+        monkeypatch.setattr(ray, "wait", lambda streams, **_: (streams[:1], streams[1:]))
+        monkeypatch.setattr(ray, "get", self.get)
+        monkeypatch.setattr(ray, "cancel", self.cancelled.append)
+
+    def options(self, **_options: Any) -> "Streams":
+        return self
+
+    def remote(self, work: Any) -> Any:
+        return iter(work())
+
+    def get(self, item: Any) -> Any:
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+
+TAKES = Reservation(1.0, 0.0, {})
+
+
+def test_each_task_gives_its_result_or_its_error_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import RayTaskError, WorkerCrashedError
+
+    Streams(monkeypatch)
+    wrong = ByzerError("no such row", where="row 3")
+    told: list[str] = []
+    works: Any = [
+        ("one", lambda: ["loading", {"loss": 1.0}]),
+        ("two", lambda: ["loading", RayTaskError("evaluate", "the traceback", wrong)]),
+        ("three", lambda: [WorkerCrashedError()]),
+    ]
+    first, second, third = run_tasks(works, TAKES, told.append)
+    assert first == {"loss": 1.0}
+    assert second is wrong
+    assert isinstance(third, ByzerError)
+    assert "three: its process died" in third.what
+    assert told == ["one: loading", "two: loading"]
+
+
+def test_an_interrupt_cancels_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = Streams(monkeypatch)
+    works: Any = [("one", lambda: [KeyboardInterrupt()]), ("two", lambda: ["loading"])]
+    with pytest.raises(ByzerError, match="interrupted: one, two: ended"):
+        run_tasks(works, TAKES, lambda _: None)
+    assert len(streams.cancelled) == 2
+
+
+def test_the_error_of_a_single_task_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import WorkerCrashedError
+
+    Streams(monkeypatch)
+    with pytest.raises(ByzerError, match="its process died"):
+        run_task("one", lambda: iter([WorkerCrashedError()]), TAKES, lambda _: None)  # type: ignore[list-item]
 
 
 def cluster_of(monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, float]) -> None:

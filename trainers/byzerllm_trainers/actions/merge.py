@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
 
-from ..job_folder import Record
+from ..job_folder import Record, read_json
 from .new_folder import check_free, new_folder
 
 if TYPE_CHECKING:
@@ -62,17 +62,17 @@ def merge(
             do="give a folder with adapter_config.json; a whole model needs no merging",
         )
     base = base or loading.base_of(adapter)
-    loaders = registry.find(family)
-    tokenizer_dir = adapter if loading.has_tokenizer(adapter) else base
-    tokenizer = loaders.load_tokenizer(str(tokenizer_dir), trust_remote_code=trust_remote_code)
-    yield f"loading {base.name} in {dtype}"
-    model = loaders.load_model(str(base), dtype=dtype, trust_remote_code=trust_remote_code)
-    if getattr(model, "is_quantized", False):
+    if (base / "config.json").is_file() and "quantization_config" in read_json(base / "config.json"):
         raise ByzerError(
             "the base is stored in few bits, and merging into those ruins it",
             where=str(base),
             do="give the folder of the unquantised base as modelNameOrPath",
         )
+    loaders = registry.find(family)
+    tokenizer_dir = adapter if loading.has_tokenizer(adapter) else base
+    tokenizer = loaders.load_tokenizer(str(tokenizer_dir), trust_remote_code=trust_remote_code)
+    yield f"loading {base.name} in {dtype}"
+    model = loaders.load_model(str(base), dtype=dtype, trust_remote_code=trust_remote_code)
     untouched = _logits(model, tokenizer)
     model = loading.attach_adapter(model, adapter)
     expected = _logits(model, tokenizer)

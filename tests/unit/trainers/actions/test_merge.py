@@ -81,6 +81,21 @@ def test_an_adapter_that_was_trained_on_four_bits_is_merged_into_sixteen(tmp_pat
     assert (logits(merged) - expected).norm() / expected.norm() < TOLERANCE["bfloat16"]
 
 
+def test_a_base_that_is_stored_in_four_bits_is_refused(tmp_path: Path) -> None:
+    from transformers import BitsAndBytesConfig
+
+    base_dir = make_model(tmp_path / "base", hidden=64)
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(base_dir, quantization_config=four, dtype=torch.float32)
+    base.save_pretrained(tmp_path / "four")
+    AutoTokenizer.from_pretrained(base_dir).save_pretrained(tmp_path / "four")
+    adapter = make_adapter(base, tmp_path / "adapter", tmp_path / "four")
+    with pytest.raises(ByzerError, match="stored in few bits") as caught:
+        made(merge(adapter, tmp_path / "merged"))
+    assert "modelNameOrPath" in caught.value.do
+    assert made(merge(adapter, tmp_path / "merged", base=base_dir))["base"] == str(base_dir)
+
+
 def test_tokenizer_and_chat_template_come_along(tiny_model: Path, tmp_path: Path) -> None:
     adapter = make_adapter(load(tiny_model), tmp_path / "adapter", tiny_model)
     made(merge(adapter, tmp_path / "with-base's"))
