@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_adapters.infer_parameters import InferParameters
 from byzerllm_adapters.parameters import ParameterError, read
 from byzerllm_trainers.train_parameters import TrainParameters
 
@@ -27,7 +26,7 @@ from .language import (
     substitute,
 )
 from .language.places import Lines
-from .parameters import at_the_caret, configure, route
+from .parameters import ACTIONS, at_the_caret, configure, route
 from .parameters.repartition import RepartitionParameters
 
 if TYPE_CHECKING:
@@ -115,17 +114,16 @@ class _Checker:
     def _of_run(self, statement: RunLLM) -> Iterator[Problem]:
         raw = {parameter.key: parameter.value for parameter in statement.parameters}
         try:
-            if route(raw) == "infer":
-                read(InferParameters, raw)
-                return
-            parameters = read(TrainParameters, raw)
-            parameters.require_data()
+            parameters = read(ACTIONS[route(raw)], raw)
+            if isinstance(parameters, TrainParameters):
+                parameters.require_data()
         except ParameterError as error:
             yield from at_the_caret(error, self._text, statement).problems
             return
-        if parameters.input_table is not None:
+        name = getattr(parameters, "input_table", None)
+        if name is not None:
             [span] = [p.value_span for p in statement.parameters if p.key == "inputTable"]
-            yield from self._of_table(parameters.input_table, span)
+            yield from self._of_table(name, span)
 
     def _of_load(self, statement: Load) -> Iterator[Problem]:
         from .tables.load import read_options
@@ -166,7 +164,10 @@ class _Checker:
             case Select(table=str(name)):
                 self._tables[name.lower()] = name
             case RunLLM():
-                self._tables |= {p.value.lower(): p.value for p in statement.parameters if p.key == "outputTable"}
+                names = [p.value for p in statement.parameters if p.key == "outputTable"]
+                if any((p.key, p.value) == ("action", "evaluate") for p in statement.parameters):
+                    names += [f"{name}_predictions" for name in names]
+                self._tables |= {name.lower(): name for name in names}
             case _:
                 pass
 

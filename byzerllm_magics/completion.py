@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 CELLS = ("setup", "run")
 _OF_JOBS = ("attach", "wait", "stop", "logs")
-_PATHS = ("localModelDir", "localDataDir", "localPathPrefix", "tokenizer_path", "resume_from_checkpoint")
+_PATHS = (
+    *("localModelDir", "localDataDir", "localPathPrefix", "tokenizer_path", "resume_from_checkpoint"),
+    *("adapterNameOrPath", "modelNameOrPath", "checkpointDir", "savePath", "targetModelDir"),
+)
 _TABLES = ("inputTable", "evalTable")
 
 _CELL = re.compile(r"\s*%%byzerllm\b[ \t]*(?P<name>\w*)(?P<rest>[^\n]*)(?P<body>\n[\s\S]*)?$")
@@ -205,9 +208,9 @@ def _values_of(session: Session, key: str, word: str) -> Offer:
         from byzerllm_adapters.registry import FAMILIES
 
         return _offer(word, [f"{method}{family}" for method in ("", "sft/", "sfft/") for family in FAMILIES], "type")
-    from .parameters import keys_of
+    from .parameters import GROUPS, keys_of
 
-    known = [each for group in ("setup", "infer", "train", "sft", "sfft") for each in keys_of(group)]
+    known = [each for group in GROUPS for each in keys_of(group)]
     values = [value for each in known if key in (each.name, each.typed) for value in each.values]
     return _offer(word, values, "value")
 
@@ -220,8 +223,9 @@ def _keys(statement: str, word: str, *, setup: bool) -> list[str]:
     if setup:
         return [*MODES, *(key.name for key in keys_of("setup"))]
     squeezed = re.sub(r"\s", "", statement)
-    if 'action="infer"' in squeezed or "action=infer" in squeezed:
-        groups: tuple[str, ...] = ("infer",)
+    action = re.search(r"action=[\"']?(infer|merge|convert|evaluate)\b", squeezed)
+    if action:
+        groups: tuple[str, ...] = (action[1],)
     else:
         method = re.search(r"pretrainedModelType=[\"']?(sft|sfft)/", squeezed)
         groups = ("train", method[1]) if method else ("infer", "train", "sft", "sfft")

@@ -1,8 +1,9 @@
-"""``run command as LLM`` for a session: deploy a model, or start a training job."""
+"""``run command as LLM`` for a session: deploy a model, start a training job, or act on models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from .parameters.notes import tell_notes
 if TYPE_CHECKING:
     from .cluster.deployments import Deployment
     from .cluster.jobs import Job
+    from .evaluation import Evaluation
+    from .model_actions import MadeModel
     from .session import Session
 
 
@@ -93,6 +96,23 @@ def train(session: Session, raw: Mapping[str, object]) -> Job:
     if parameters.output_table:
         session.tables[parameters.output_table] = job
     return job
+
+
+HOMES = {"merge": "model_actions", "convert": "model_actions", "evaluate": "evaluation"}
+"""The module of each action that a cell waits for; its function has the action's name."""
+
+
+def act(
+    session: Session, action: str, raw: Mapping[str, object], tell: Callable[[str], None]
+) -> MadeModel | Evaluation:
+    """Do an action of `HOMES` and return what it made; ``tell`` gets a line whenever something else is going on.
+
+    Raises:
+        ByzerError: bad input, or whatever keeps the action from succeeding.
+    """
+    work = getattr(import_module(f".{HOMES[action]}", __package__), action)
+    made: MadeModel | Evaluation = work(session, raw, tell)
+    return made
 
 
 def _await_model(path: str) -> None:

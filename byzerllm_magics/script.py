@@ -107,7 +107,8 @@ def _run(session: Session, statement: Statement, progress: Callable[[str], None]
         case SetVariable():
             session.variables[statement.name] = statement.value
         case RunLLM():
-            result = session.run({p.key: p.value for p in statement.parameters}, wait=False)
+            keys = {p.key: p.value for p in statement.parameters}
+            result = session.run(keys, wait=False, progress=progress)
         case Load():
             options = {option.key: option.value for option in statement.options}
             result = session.load(statement.format, statement.path, statement.table, options)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .cluster.connection import ClusterInfo
     from .cluster.deployments import Deployment
     from .cluster.jobs import Job
+    from .evaluation import Evaluation
+    from .model_actions import MadeModel
     from .parameters import SetupSettings
     from .script import Observer
     from .tables import Table
@@ -59,6 +61,10 @@ class Session:
         from byzerllm_adapters.secret_values import is_secret
 
         return {value for name, value in self.texts().items() if is_secret(name)}
+
+    def variable(self, name: str) -> Any:
+        """Return what a name stands for in the namespace; None: nothing."""
+        return self._namespace().get(name)
 
     # -- settings and cluster -----------------------------------------------------------------------------
 
@@ -149,27 +155,39 @@ class Session:
     # -- the LLM statement --------------------------------------------------------------------------------
 
     def run(
-        self, parameters: Mapping[str, object] | None = None, *, wait: bool | None = None, **more: object
-    ) -> Deployment | Job:
-        """Deploy a model (``action="infer"``) or start a training job, which goes on by itself.
+        self,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        wait: bool | None = None,
+        progress: Callable[[str], None] | None = None,
+        **more: object,
+    ) -> Deployment | Job | MadeModel | Evaluation:
+        """Do what ``action`` says and return what it made.
+
+        ``infer`` deploys a model; ``finetune`` (or no action) starts a training job, which goes on by itself;
+        ``merge`` and ``convert`` make a model folder, ``evaluate`` a table, and are waited for.
 
         Args:
             parameters: Keys of the language, e.g. ``{"sft.lora_rank": 8}``. ``inputTable`` may be a DataFrame or a
-                Ray Dataset.
+                Ray Dataset, and ``metric`` a function.
             wait: Whether to wait for a job's end; None: when ``detached`` is false.
+            progress: Told what an action that is waited for is doing.
             **more: The same as keywords.
 
         Raises:
-            ByzerError: bad input; nothing was started then. A model that does not load.
+            ByzerError: bad input; nothing was started then. Whatever keeps the action from succeeding.
         """
-        from .llm_statement import deploy, train
+        from .llm_statement import act, deploy, train
         from .parameters import route
 
         raw = {**(parameters or {}), **more}
-        if route(raw) == "infer":
+        action = route(raw)
+        if action == "infer":
             deployment = deploy(self, raw)
             self._last_model = deployment.name
             return deployment
+        if action != "finetune":
+            return act(self, action, raw, progress or (lambda _: None))
         job = train(self, raw)
         if wait or (wait is None and not job.detached):
             job.wait()

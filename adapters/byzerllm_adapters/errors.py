@@ -42,5 +42,16 @@ class ByzerError(ValueError):
         return "\n".join(part for part in (self.what, self.where, self.do and f"→ {self.do}") if part)
 
 
+def with_place(error: Exception) -> ByzerError:
+    """Return whatever a user's code raised as an error that says in which file and line."""
+    if isinstance(error, ByzerError):
+        return error
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    return ByzerError(f"{type(error).__name__}: {error}", where=where)
+
+
 def _rebuild(kind: type[ByzerError], what: str, where: str, do: str) -> ByzerError:
     return kind(what, where=where, do=do)

@@ -20,6 +20,7 @@ from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.templates import ensure_template
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -39,8 +40,7 @@ def load_tokenizer(model_dir: str | Path, *, template: str, trust_remote_code: b
     from transformers import AutoTokenizer
 
     folder = _folder(model_dir)
-    has_tokenizer = any(folder.glob("tokenizer*")) or (folder / "vocab.json").is_file()
-    if is_adapter(folder) and not has_tokenizer:
+    if is_adapter(folder) and not has_tokenizer(folder):
         return load_tokenizer(base_of(folder), template=template, trust_remote_code=trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
@@ -141,16 +141,32 @@ def _load_full(
     return model.eval()
 
 
-def _load_adapter(folder: Path, options: dict[str, Any]) -> PreTrainedModel:
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a model folder holds a tokenizer."""
+    return any(folder.glob("tokenizer*")) or (folder / "vocab.json").is_file()
+
+
+def attach_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """Return `base` with the peft adapter of a folder beside its weights, in evaluation mode.
+
+    Raises:
+        ByzerError: The adapter is unreadable, does not fit the base, or lacks some of its weights.
+    """
     from peft import PeftConfig, PeftModelForCausalLM
 
-    base = load_model(base_of(folder), **options)
     try:
         model = PeftModelForCausalLM(base, PeftConfig.from_pretrained(str(folder)))
         result = model.load_adapter(str(folder), "default", torch_device=str(base.device))
     except UNREADABLE as error:
         raise _unreadable("peft adapter", folder, error) from error
     _complete(folder, {"missing_keys": result.missing_keys})
+    model.eval()
+    return model
+
+
+def _load_adapter(folder: Path, options: dict[str, Any]) -> PreTrainedModel:
+    base = load_model(base_of(folder), **options)
+    model: Any = attach_adapter(base, folder)
     quantised = getattr(base, "is_quantized", False)
     return (model if quantised else model.merge_and_unload()).eval()
 

@@ -8,19 +8,19 @@ from pathlib import Path
 from byzerllm_adapters.errors import ByzerError
 
 
-def check_model_folder(model_dir: str) -> Path:
-    """Return the absolute path of a model (or peft adapter) folder.
+def check_model_folder(model_dir: str, key: str = "localModelDir") -> Path:
+    """Return the absolute path of a model (or peft adapter) folder, the value of ``key``.
 
     Raises:
         ByzerError: there is no such folder (with the nearest name), or it holds no model.
     """
     path = Path(model_dir).expanduser().absolute()
     if not path.is_dir():
-        raise ByzerError(f'no folder "{model_dir}"', where="in localModelDir", do=_instead(path))
+        raise ByzerError(f'no folder "{model_dir}"', where=f"in {key}", do=_instead(path))
     if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise ByzerError(
             f'"{model_dir}" has no config.json, so it is not a transformers model folder',
-            where="in localModelDir",
+            where=f"in {key}",
             do="save model and tokenizer there with their save_pretrained(…)",
         )
     return path

@@ -157,6 +157,11 @@ class JobWatch:
     Args:
         folder: The job's folder.
         is_alive: Whether a job's coordinator lives; asked now and then while the folder is silent.
+
+    Attributes:
+        state: What a view shows.
+        steps: The records of metrics.jsonl so far, each step once.
+        model_step: The step whose weights the job ended with; None: it has not ended.
     """
 
     def __init__(self, folder: JobFolder, is_alive: Callable[[str], bool] | None = None) -> None:
@@ -165,7 +170,8 @@ class JobWatch:
         self._folder, self._is_alive = folder, is_alive
         self._metrics = follow.Cursor(folder.root / "metrics.jsonl")
         self._events = follow.Cursor(folder.root / "events.jsonl")
-        self._steps: list[Record] = []
+        self.steps: list[Record] = []
+        self.model_step: int | None = None
         self._board = ""
         self._heard = time.monotonic()
         self.state = JobState(folder.name, shown(folder.root), method, workers=int(request["workers"]))
@@ -206,41 +212,20 @@ class JobWatch:
         )
         if name in FINAL_STATES:
             state.finished = event["time"]
+            self.model_step = event.get("model_step")
             state.message = event["error"][0] if name == "failed" else event.get("message", "")
 
     def _extend(self, records: list[Record]) -> None:
         """Append steps, and lay them out as the views draw them."""
         import numpy as np
 
-        extend_steps(self._steps, records)
-        self.state.step = int(self._steps[-1]["step"])
-        floats = {name: np.array([step[name] for step in self._steps], dtype=np.float64) for name in SERIES}
-        self.state.series = {"step": np.array([step["step"] for step in self._steps], dtype=np.int64), **floats}
+        extend_steps(self.steps, records)
+        self.state.step = int(self.steps[-1]["step"])
+        floats = {name: np.array([step[name] for step in self.steps], dtype=np.float64) for name in SERIES}
+        self.state.series = {"step": np.array([step["step"] for step in self.steps], dtype=np.int64), **floats}
 
 
 def _said(key: str, value: Any) -> str:
     """Return an entry of the ``prepared`` event as a person reads it: how many, or which."""
     name = key.replace("_", " ")
     return f"{name} {value}" if isinstance(value, str) else f"{value:,} {name}"
-
-
-def table(jobs: list[Job]) -> pd.DataFrame:
-    """One row a job: name, state, steps, loss, seconds, base, folder."""
-    import pandas as pd
-
-    rows: list[dict[str, Any]] = []
-    for job in jobs:
-        state = JobWatch(job.folder).look()
-        rows.append(
-            {
-                "name": job.name,
-                "method": state.method,
-                "state": state.state,
-                "step": state.step,
-                "of": state.total_steps,
-                "loss": state.last("loss"),
-                "seconds": round(state.elapsed(time.time()) or 0, 1),
-                "folder": state.folder,
-            }
-        )
-    return pd.DataFrame(rows, columns=["name", "method", "state", "step", "of", "loss", "seconds", "folder"])

@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.errors import ByzerError, with_place
 from byzerllm_adapters.secret_values import hidden, is_secret, revealed
 from byzerllm_adapters.templates import ROLE_KEYS
 
@@ -100,20 +100,9 @@ class Replica:
                 cancelled.set()
 
     def _answer(self, requests: list[dict[str, Any]], cancelled: threading.Event) -> list[Answer]:
-        many = getattr(self._model, "chat_many", None)
-        if many is not None:
-            return [self._as_answer(found) for found in many(self._tokenizer, requests, cancelled)]
-        return [self._as_answer(self._one(request)) for request in requests if not cancelled.is_set()]
+        from byzerllm_adapters.answering import answer_many
 
-    def _one(self, request: dict[str, Any]) -> Any:
-        from byzerllm_adapters.contract import answer_stream
-
-        try:
-            ins, his = request.pop("ins"), request.pop("his")
-            *_, last = answer_stream(self._model.stream_chat(self._tokenizer, ins, his, **request))
-        except Exception as error:  # noqa: BLE001 - a user's adapter may raise anything; it is this row's alone
-            return error
-        return last
+        return [self._as_answer(found) for found in answer_many(self._model, self._tokenizer, requests, cancelled)]
 
     def _as_answer(self, found: Any) -> Answer:
         if isinstance(found, Exception):
@@ -123,7 +112,7 @@ class Replica:
 
     def _told(self, error: Exception) -> ByzerError:
         """Return any exception as one for the user, without the deployment's secrets in it."""
-        told = error if isinstance(error, ByzerError) else _as_user_error(error)
+        told = with_place(error)
         what, where, do = (hidden(text, self._secrets) for text in (told.what, told.where, told.do))
         return ByzerError(what, where=where, do=do)
 
@@ -185,12 +174,3 @@ class _Pump:
     def _put(self, item: Any) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-
-
-def _as_user_error(error: Exception) -> ByzerError:
-    """Return any exception as one with the file and line where it was raised."""
-    import traceback
-
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
-    return ByzerError(f"{type(error).__name__}: {error}", where=where)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from byzerllm_adapters.errors import ByzerError
 
 
-def check(cpus: float, gpus: float) -> None:
-    """Refuse what no node could ever hold.
+def check(cpus: float, gpus: float, what: str = "a replica") -> None:
+    """Refuse what no node could ever hold; ``what`` is who asks.
 
     Raises:
         ByzerError: with what there is.
@@ -17,19 +17,20 @@ def check(cpus: float, gpus: float) -> None:
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
         most = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
         raise ByzerError(
-            f"a replica takes {gpus:g} GPUs and {cpus:g} CPUs, and no node has that many",
+            f"{what} takes {gpus:g} GPUs and {cpus:g} CPUs, and no node has that many",
             where=f"the largest node has {most.get('GPU', 0):g} GPUs and {most.get('CPU', 0):g} CPUs",
             do='lower "num_gpus" or "num_cpus" (setup)',
         )
 
 
-def missing(cpus: float, gpus: float, *, besides: str) -> str:
+def missing(cpus: float, gpus: float, *, besides: str, what: str = "a replica") -> str:
     """Return what is not free of what a replica takes, and who holds it; "" when there is room.
 
     Args:
         cpus: CPUs of a replica.
         gpus: GPUs of a replica.
         besides: The application that asks, which does not count as a holder.
+        what: Who asks.
     """
     import ray
 
@@ -39,7 +40,7 @@ def missing(cpus: float, gpus: float, *, besides: str) -> str:
         for kind, need in (("GPU", gpus), ("CPU", cpus))
         if need > free.get(kind, 0)
     ]
-    return f"a replica takes {' and '.join(short)}; {_holders(besides)}" if short else ""
+    return f"{what} takes {' and '.join(short)}; {_holders(besides)}" if short else ""
 
 
 def _holders(besides: str) -> str:

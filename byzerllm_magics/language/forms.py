@@ -43,7 +43,7 @@ FORMS = (
     Form(
         "run command as LLM.`` where",
         'run command as LLM.`` where action="infer" and localModelDir="m" and udfName="chat";',
-        "deploy or train, as the keys say",
+        "deploy, train, merge, convert or evaluate, as the keys say",
     ),
     Form("!byzerllm model remove", "!byzerllm model remove chat;", "undeploy"),
     Form("!byzerllm model exists", "!byzerllm model exists chat;", "whether a model is deployed"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 SUBCOMMANDS = {
     "setup": "settings, and the cluster: started here, or connected to",
-    "run": "deploy a model, fine-tune or pretrain one",
-    "jobs": "training jobs, as a table",
+    "run": "deploy a model, fine-tune or pretrain one; merge, convert, evaluate",
+    "jobs": "training jobs compared, as a table",
     "models": "deployed models, as a table",
     "attach": "show a job again, live, in any kernel",
     "wait": "wait for a job's end",

@@ -1,4 +1,4 @@
-"""``%byzerllm jobs``: training jobs, as a table."""
+"""``%byzerllm jobs``: training jobs compared, as a table."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from .dispatch import Context, Parser
 
 
 def parser() -> Parser:
-    """No argument."""
-    return Parser("jobs")
+    """How to sort, and what to bind."""
+    parser = Parser("jobs")
+    parser.add_argument("--by", metavar="COLUMN", help="the best by this column first, e.g. eval_loss")
+    parser.add_argument("-o", "--output", metavar="NAME", help="bind the DataFrame to this variable")
+    return parser
 
 
 def call(context: Context) -> Any:
     """Return a DataFrame, one row a job, the newest first."""
-    from ..cluster.jobs import table
+    from ..leaderboard import leaderboard
 
-    return table(context.session.jobs())
+    board = leaderboard(context.session.jobs(), context.options.by)
+    context.bind(context.options.output, board)
+    return board

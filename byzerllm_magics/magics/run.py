@@ -1,4 +1,4 @@
-"""``%%byzerllm run``: deploy a model, or start a training job and watch it."""
+"""``%%byzerllm run``: deploy, train and watch, merge, convert or evaluate, as the keys say."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from byzerllm_adapters.parameters import ParameterError
 from .cells import substituted
 from .dispatch import Context, Parser
 from .progress import Progress
-from .tables import bind_table, output_table, take_over
+from .tables import bind_table, bind_tables, output_table, take_over
 from .waiting import wait_for
 
 
 def parser() -> Parser:
     """The keys stand in the cell."""
     parser = Parser("run", cell=True)
-    parser.add_argument("-o", "--output", metavar="NAME", help="bind the model or the job to this variable")
+    parser.add_argument("-o", "--output", metavar="NAME", help="bind what is made to this variable")
     parser.add_argument("--wait", action="store_true", help="wait for the job's end; interrupting leaves it running")
     return parser
 
@@ -33,7 +33,7 @@ def call(context: Context) -> Any:
 
 
 def run_statement(context: Context, statement: Any, text: str) -> Any:
-    """Deploy or train; show the job, and wait for it when asked to."""
+    """Do what the keys say; show a job, and wait for it when asked to."""
     from ..cluster.jobs import Job
     from ..live import JobView
     from ..parameters import at_the_caret, route
@@ -43,12 +43,13 @@ def run_statement(context: Context, statement: Any, text: str) -> Any:
     line = Progress()
     line.soon(f"deploying {raw.get('udfName', '')}: the model is being loaded" if route(raw) == "infer" else "starting")
     try:
-        result = context.session.run(raw, wait=False)
+        result = context.session.run(raw, wait=False, progress=line.show)
     except ParameterError as error:
         raise at_the_caret(error, text, statement) from None
     finally:
         line.close()
     context.bind(context.options.output, result)
+    bind_tables(context, result)
     if not isinstance(result, Job):
         return result
     if name := output_table(statement):

@@ -8,7 +8,7 @@ from byzerllm_adapters.errors import ByzerError
 
 from .dispatch import Context
 from .progress import Progress
-from .tables import bind_table, output_table, take_over
+from .tables import bind_table, bind_tables, output_table, take_over
 
 if TYPE_CHECKING:
     from ..language import Statement
@@ -66,16 +66,16 @@ class _Shown:
     def ended(self, statement: Statement, result: Any) -> None:
         """Show a job, and wait for it when its statement says so; bind a table to its name."""
         from ..cluster.jobs import Job
-        from ..language import RunLLM
         from ..live import JobView
         from ..tables import Table
         from .waiting import wait_for
 
         if isinstance(result, Table):
             self.table = result
-        name = output_table(statement) if isinstance(statement, RunLLM) else getattr(statement, "table", None)
+        name = output_table(statement) if isinstance(result, Job) else getattr(statement, "table", None)
         if name is not None:
             bind_table(self._context, name, result)
+        bind_tables(self._context, result)
         if isinstance(result, Job):
             JobView(result).show()
             if not result.detached and wait_for(result) is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .dispatch import Context
 
 if TYPE_CHECKING:
-    from ..language import RunLLM
+    from ..language import Statement
 
 
 def take_over(context: Context) -> None:
@@ -30,6 +30,12 @@ def take_over(context: Context) -> None:
             session.tables.pop(name, None)
 
 
+def bind_tables(context: Context, result: Any) -> None:
+    """Bind the tables of an evaluation to the variables of their names; of anything else there are none."""
+    for name, table in getattr(result, "tables", {}).items():
+        bind_table(context, name, table)
+
+
 def bind_table(context: Context, name: str, table: Any) -> None:
     """Bind a table to the variable of its name, unless that is the user's own; then say where the table is."""
     namespace, bound = context.shell.user_ns, context.session.bound
@@ -41,6 +47,7 @@ def bind_table(context: Context, name: str, table: Any) -> None:
         print(f"The variable {name} is yours and stays as it is; the table is session table {name!r} in SQL.")
 
 
-def output_table(statement: RunLLM) -> str | None:
+def output_table(statement: Statement) -> str | None:
     """Return the name that a job's table gets; None: it gets none."""
-    return next((p.value for p in statement.parameters if p.key == "outputTable" and p.value), None)
+    parameters = getattr(statement, "parameters", ())
+    return next((p.value for p in parameters if p.key == "outputTable" and p.value), None)

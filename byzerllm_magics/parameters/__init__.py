@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cell import at_the_caret, route
+    from .cell import ACTIONS, at_the_caret, route
     from .help import GROUPS, help_text, keys_of, search_text
     from .setup import MODES, SetupSettings, configure
 
 __all__ = [
+    "ACTIONS",
     "GROUPS",
     "MODES",
     "SetupSettings",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ACTIONS": "cell",
     "GROUPS": "help",
     "MODES": "setup",
     "SetupSettings": "setup",

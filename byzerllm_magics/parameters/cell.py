@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from byzerllm_adapters.parameters import ParameterError, Problem
+from byzerllm_adapters.infer_parameters import InferParameters
+from byzerllm_adapters.parameters import ParameterError, Parameters, Problem
+from byzerllm_trainers.actions.action_parameters import ConvertParameters, EvaluateParameters, MergeParameters
+from byzerllm_trainers.train_parameters import TrainParameters
 
 from ..language import Assignment, LanguageError, Load, Repartition, RunLLM, Setup, Span, problem_error
 
 Parametrised: TypeAlias = RunLLM | Setup | Load | Repartition
 """A statement that holds assignments."""
 
-ACTIONS: Mapping[str, Literal["infer", "train"]] = {"infer": "infer", "finetune": "train"}
-_LATER = ("merge", "convert", "evaluate")
+Action: TypeAlias = Literal["infer", "finetune", "merge", "convert", "evaluate"]
+
+ACTIONS: Mapping[Action, type[Parameters]] = {
+    "infer": InferParameters,
+    "finetune": TrainParameters,
+    "merge": MergeParameters,
+    "convert": ConvertParameters,
+    "evaluate": EvaluateParameters,
+}
+"""What keys each action takes."""
 
 
-def route(raw: Mapping[str, object]) -> Literal["infer", "train"]:
-    """Return whether these keys deploy or train: `action` says it, and without one they train, as in Byzer.
+def route(raw: Mapping[str, object]) -> Action:
+    """Return what these keys ask for: `action` says it, and without one they train, as in Byzer.
 
     Raises:
-        ParameterError: The action is not one of this version.
+        ParameterError: It is not an action.
 
     """
-    action = str(raw.get("action", "finetune"))
-    if action in ACTIONS:
-        return ACTIONS[action]
-    what = f"{action} is not an action" if action not in _LATER else f"the action {action} is not spoken here yet"
-    raise ParameterError((Problem("action", what, 'write action="infer" to deploy, or "finetune" to train'),))
+    asked = str(raw.get("action", "finetune"))
+    for action in ACTIONS:
+        if asked == action:
+            return action
+    near = difflib.get_close_matches(asked, ACTIONS, n=1)
+    do = f"did you mean {near[0]}?" if near else f"write one of {', '.join(ACTIONS)}"
+    raise ParameterError((Problem("action", f"{asked} is not an action", do),))
 
 
 def at_the_caret(error: ParameterError, text: str, statement: Parametrised) -> LanguageError:

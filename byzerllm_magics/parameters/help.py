@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.infer_parameters import InferParameters
 from byzerllm_adapters.parameters import Key, Parameters, describe
+from byzerllm_trainers.actions.action_parameters import ConvertParameters, EvaluateParameters, MergeParameters
 from byzerllm_trainers.optimization_parameters import SfftParameters, SftParameters
 from byzerllm_trainers.refused_arguments import REFUSED
 from byzerllm_trainers.train_parameters import TrainParameters
@@ -39,6 +40,9 @@ GROUPS: dict[str, tuple[type[Parameters], Callable[[Key], bool], str]] = {
     "train": (TrainParameters, lambda key: "." not in key.name, "Train a model: what to train on what"),
     "sft": (TrainParameters, _of("sft"), '`pretrainedModelType="sft/…"`: fine-tune with LoRA'),
     "sfft": (TrainParameters, _of("sfft"), '`pretrainedModelType="sfft/…"`: train every weight'),
+    "merge": (MergeParameters, _everything, '`action="merge"`: an adapter into its base'),
+    "convert": (ConvertParameters, _everything, '`action="convert"`: a checkpoint to a model folder'),
+    "evaluate": (EvaluateParameters, _everything, '`action="evaluate"`: loss and answers of models on a table'),
     "csv": (CsvOptions, _everything, "`load csv`: options"),
     "json": (JsonOptions, _everything, "`load json`: options"),
     "text": (TextOptions, _everything, "`load text`: options"),
@@ -60,7 +64,7 @@ def keys_of(group: str) -> list[Key]:
     """Return a group's keys, in the order of their declaration.
 
     Args:
-        group: `setup`, `infer`, `train`, `sft` or `sfft`.
+        group: A name of `GROUPS`.
 
     Raises:
         ByzerError: There is no such group.

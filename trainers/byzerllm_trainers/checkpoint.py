@@ -108,8 +108,8 @@ def restore_best(engine: Any, folder: JobFolder, metric: str, rank: int) -> int:
     return _restore(engine, path, rank)
 
 
-def find_checkpoint(place: str) -> Path:
-    """Return the checkpoint that ``resume_from_checkpoint`` means: itself, or a job folder's newest whole one.
+def find_checkpoint(place: str, key: str = "resume_from_checkpoint") -> Path:
+    """Return the checkpoint that a value of ``key`` means: itself, or a job folder's newest whole one.
 
     Raises:
         ByzerError: there is none.
@@ -121,7 +121,7 @@ def find_checkpoint(place: str) -> Path:
             return candidate
     raise ByzerError(
         f"there is no whole checkpoint at {place}",
-        where="in resume_from_checkpoint",
+        where=f"in {key}",
         do="give a job's folder, or one of its checkpoints/step-N",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,6 +97,13 @@ def finished(folder: JobFolder, event: Record) -> Record:
     raise ByzerError(f"job {folder.name} failed: {first}", where="\n".join(rest), do=do)
 
 
+def evaluation_of(metrics: Sequence[Record], model_step: int | None) -> Record:
+    """Return the step's record with the evaluation of the model that a job ends with, or else the last; {}: none."""
+    evaluated = [record for record in metrics if "eval_loss" in record]
+    of_model = [record for record in evaluated if record["step"] == model_step] or evaluated or [{}]
+    return of_model[-1]
+
+
 def result_row(folder: JobFolder) -> Record:
     """One row that says what a job did: what ``outputTable`` and the plain calls return.
 
@@ -106,9 +113,8 @@ def result_row(folder: JobFolder) -> Record:
     from .job_request import read_request
 
     request, events, metrics = read_request(folder), folder.events(), folder.metrics()
-    last = next((e for e in reversed(events) if e["event"] in FINAL_STATES), {"event": "running"})
-    evaluated = [record for record in metrics if "eval_loss" in record]
-    of_model = [record for record in evaluated if record["step"] == last.get("model_step")] or evaluated or [{}]
+    last: Record = next((e for e in reversed(events) if e["event"] in FINAL_STATES), {"event": "running"})
+    evaluated = evaluation_of(metrics, last.get("model_step"))
     return {
         "name": folder.name,
         "status": last["event"],
@@ -123,8 +129,8 @@ def result_row(folder: JobFolder) -> Record:
         "tokens": sum(record["tokens"] for record in metrics),
         "first_loss": metrics[0]["loss"] if metrics else None,
         "last_loss": metrics[-1]["loss"] if metrics else None,
-        "eval_loss": of_model[-1].get("eval_loss"),
-        "eval_accuracy": of_model[-1].get("eval_accuracy"),
+        "eval_loss": evaluated.get("eval_loss"),
+        "eval_accuracy": evaluated.get("eval_accuracy"),
         "started": datetime.fromtimestamp(events[0]["time"], UTC) if events else None,
         "seconds": last.get("seconds"),
     }

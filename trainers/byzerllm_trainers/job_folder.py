@@ -4,6 +4,7 @@ job.json            the whole request and the versions; enough to run it again
 lease.json          attempt number and owner: only the holder of the newest attempt may write
 metrics.jsonl       one line a step, keyed (attempt, step); a reader keeps the latest attempt of a step
 events.jsonl        started, checkpoint, worker lost, resumed, finished, failed
+evaluations.jsonl   one line an evaluation of the job's models on a table
 data/ checkpoints/step-N/ logs/ tensorboard/ model/
 """
 
@@ -129,7 +130,7 @@ class JobFolder:
     # -- records ----------------------------------------------------------------------------------------
 
     def append(self, file: str, records: Iterable[Record]) -> None:
-        """Append ``records`` to ``metrics.jsonl`` or ``events.jsonl``, whole lines at once."""
+        """Append ``records`` to ``metrics.jsonl``, ``events.jsonl`` or ``evaluations.jsonl``, whole lines at once."""
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         with (self.root / file).open("a", encoding="utf-8") as handle:
             handle.write(text)
@@ -139,6 +140,10 @@ class JobFolder:
         steps: list[Record] = []
         extend_steps(steps, _lines(self.root / "metrics.jsonl"))
         return steps
+
+    def evaluations(self) -> list[Record]:
+        """What `action="evaluate"` found for the job's models, the oldest first."""
+        return list(_lines(self.root / "evaluations.jsonl"))
 
     def events(self) -> list[Record]:
         """All events in the order in which they happened."""

@@ -131,7 +131,7 @@ def test_a_training_cell_waits_only_when_asked_to(
     shown: list[str] = []
     waited: list[str] = []
     monkeypatch.setattr(
-        Session, "run", lambda _session, keys, wait: jobs.Job(job, detached=keys.get("detached") != "false")
+        Session, "run", lambda _session, keys, **_: jobs.Job(job, detached=keys.get("detached") != "false")
     )
     monkeypatch.setattr(live.JobView, "show", lambda view: shown.append(view._job.name))
     monkeypatch.setattr(module, "wait_for", lambda job: waited.append(job.name))

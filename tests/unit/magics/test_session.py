@@ -158,7 +158,6 @@ def test_bad_input_is_refused_before_a_cluster_is_needed(
         ({"localModelDir": "nowhere"}, 'no folder "nowhere"'),
         ({"localModelDir": "nowhere", "pretrainedModelType": "lama"}, "lama"),
         ({"action": "inferr"}, "is not an action"),
-        ({"action": "merge"}, "is not spoken here yet"),
     ],
 )
 def test_a_deployment_is_checked_before_a_cluster_is_needed(

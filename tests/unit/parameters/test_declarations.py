@@ -8,7 +8,7 @@ from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.infer_parameters import InferParameters
 from byzerllm_adapters.parameters import ParameterError, as_strings, describe, notes, read
 from byzerllm_magics.language import parse_run, parse_setup
-from byzerllm_magics.parameters import GROUPS, MODES, SetupSettings, at_the_caret, configure, help_text, route
+from byzerllm_magics.parameters import ACTIONS, GROUPS, MODES, SetupSettings, at_the_caret, configure, help_text, route
 from byzerllm_trainers.train_parameters import TrainParameters
 
 SFT = {"pretrainedModelType": "sft/llama2", "localModelDir": "m"}
@@ -123,9 +123,57 @@ def test_data_is_required_only_of_a_caller_that_brings_none():
 
 def test_a_cell_is_routed_by_its_action():
     assert route({"action": "infer"}) == "infer"
-    assert route({"action": "finetune"}) == route(SFT) == "train"
-    with pytest.raises(ParameterError, match="the action merge is not spoken here yet"):
-        route({"action": "merge"})
+    assert route({"action": "finetune"}) == route(SFT) == "finetune"
+    assert [route({"action": action}) for action in ACTIONS] == list(ACTIONS)
+    with pytest.raises(ParameterError, match="mege is not an action") as caught:
+        route({"action": "mege"})
+    assert caught.value.do == "did you mean merge?"
+
+
+@pytest.mark.parametrize(
+    ("action", "raw", "key", "what"),
+    [
+        ("merge", {}, "localModelDir", "localModelDir is missing"),
+        ("merge", {"localModelDir": "a", "dtype": "int8"}, "dtype", "is not allowed"),
+        ("merge", {"localModelDir": "a", "adapterNameOrPath": "b"}, "adapterNameOrPath", "is given twice"),
+        ("convert", {"checkpoint_dir": "a"}, "checkpoint_dir", "is not a known parameter"),
+        ("evaluate", {"localModelDir": "a"}, "inputTable", "inputTable is missing"),
+        (
+            "evaluate",
+            {"localModelDir": "a", "inputTable": "t", "max_new_tokens": "0"},
+            "max_new_tokens",
+            "out of range",
+        ),
+    ],
+)
+def test_what_an_action_cannot_use_is_refused(action, raw, key, what):
+    found = problem(ACTIONS[action], {"action": action, **raw})
+    assert found.key == key
+    assert what in found.what
+
+
+def test_the_names_of_the_first_documents_are_taken():
+    merge = read(
+        ACTIONS["merge"], {"adapterNameOrPath": "a", "modelNameOrPath": "b", "savePath": "c", "model": "command"}
+    )
+    assert (merge.adapter, merge.base, merge.target) == ("a", "b", "c")
+    raw = {
+        "checkpointDir": "a",
+        "modelNameOrPath": "b",
+        "savePath": "c",
+        "tag": "step-4",
+        "pretrainedModelType": "llama2",
+    }
+    convert = read(ACTIONS["convert"], raw)
+    assert (convert.checkpoint, convert.base, convert.target, convert.tag) == ("a", "b", "c", "step-4")
+
+
+def test_models_are_listed_with_commas_or_as_a_list():
+    for given in ("a, b/c,d", ["a", "b/c", "d"]):
+        evaluate = read(ACTIONS["evaluate"], {"localModelDir": given, "inputTable": "t"})
+        assert evaluate.names == ["a", "b/c", "d"]
+    assert evaluate.asks
+    assert not read(ACTIONS["evaluate"], {"localModelDir": "a", "inputTable": "t", "metric": "none"}).asks
 
 
 def test_a_mode_resets_every_setting_and_a_setting_changes_one():
@@ -182,7 +230,7 @@ def test_help_of_an_unknown_group_suggests_one():
         help_text("setpu")
 
 
-@pytest.mark.parametrize("declaration", [SetupSettings, InferParameters, TrainParameters])
+@pytest.mark.parametrize("declaration", [SetupSettings, *ACTIONS.values()])
 def test_every_key_is_documented_in_one_line(declaration):
     for doc in describe(declaration):
         assert doc.doc, doc.name

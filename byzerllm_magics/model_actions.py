@@ -1,0 +1,126 @@
+"""``action="merge"`` and ``"convert"`` for a session: checked here, done on the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from byzerllm_adapters.parameters import read
+from byzerllm_trainers.actions.action_parameters import ConvertParameters, MergeParameters
+
+from .model_places import find_job, job_around, model_folder
+from .paths import shown
+from .tables.catalog import table_of
+
+if TYPE_CHECKING:
+    from .cluster.tasks import Work
+    from .session import Session
+
+Record = dict[str, Any]
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class MadeModel:
+    """A model folder that an action made.
+
+    Attributes:
+        model: The folder: what ``localModelDir`` takes.
+        facts: What is known of it, the record of ``merge`` or ``convert``.
+        summary: The same in a line.
+    """
+
+    model: str
+    facts: Record
+    summary: str
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        printer.text(self.summary)
+
+
+def merge(session: Session, raw: Mapping[str, object], tell: Tell) -> MadeModel:
+    """Merge an adapter into its base, on the cluster.
+
+    Raises:
+        ByzerError: bad input, or a result that is not what base and adapter compute; nothing was written then.
+    """
+    from byzerllm_adapters.model_folder import check_model_folder
+    from byzerllm_adapters.registry import check_name
+    from byzerllm_trainers.actions.merge import merge as work
+    from byzerllm_trainers.actions.new_folder import check_free
+
+    keys = read(MergeParameters, raw)
+    check_name(keys.pretrained_model_type)
+    adapter = model_folder(keys.adapter)
+    base = check_model_folder(keys.base, "modelNameOrPath") if keys.base else None
+    beside = adapter.parent / "merged" if job_around(adapter) else adapter.with_name(f"{adapter.name}-merged")
+    target = _absolute(keys.target) if keys.target else beside
+    check_free(target)
+    todo = partial(
+        work,
+        adapter,
+        target,
+        base=base,
+        family=keys.pretrained_model_type,
+        dtype=keys.dtype,
+        trust_remote_code=keys.trust_remote_code,
+    )
+    facts = _run(session, f"merge {keys.adapter}", todo, tell)
+    lost = facts["difference"] > facts["effect"] / 2
+    remark = f'; {keys.dtype} rounds much of that away: dtype="float32" keeps it' if lost else ""
+    summary = (
+        f"merged model: {shown(target)} ({keys.dtype}); its logits equal base + adapter to {facts['difference']:.2g} "
+        f"(allowed: {facts['tolerance']:g}); the adapter changes them by {facts['effect']:.2g}{remark}"
+    )
+    return _made(session, keys.output_table, facts, summary)
+
+
+def convert(session: Session, raw: Mapping[str, object], tell: Tell) -> MadeModel:
+    """Make a model folder of a checkpoint, on the cluster.
+
+    Raises:
+        ByzerError: bad input, or a checkpoint that does not hold the whole model; nothing was written then.
+    """
+    from byzerllm_adapters.model_folder import check_model_folder
+    from byzerllm_trainers.actions.convert import convert as work
+    from byzerllm_trainers.actions.new_folder import check_free
+    from byzerllm_trainers.checkpoint import find_checkpoint
+
+    keys = read(ConvertParameters, raw)
+    base = check_model_folder(keys.base, "modelNameOrPath") if keys.base else None
+    place = Path(keys.checkpoint).expanduser()
+    job = None if place.is_dir() else find_job(keys.checkpoint)
+    place = job.folder.root if job else place
+    if keys.tag is not None:
+        place = place / "checkpoints" / keys.tag
+    checkpoint = find_checkpoint(str(place), "checkpointDir")
+    target = checkpoint.parent.parent / f"converted-{checkpoint.name}"
+    target = _absolute(keys.target) if keys.target else target
+    check_free(target)
+    todo = partial(work, checkpoint, target, base=base, dtype=keys.dtype)
+    facts = _run(session, f"convert {checkpoint.name}", todo, tell)
+    summary = (
+        f"converted model: {shown(target)} (step {facts['step']}, ZeRO {facts['stage']}, "
+        f"{facts['parameters']:,} trained parameters in {facts['dtype']}); it loads with nothing missing"
+    )
+    return _made(session, keys.output_table, facts, summary)
+
+
+def _run(session: Session, name: str, work: Work, tell: Tell) -> Record:
+    from .cluster.tasks import reservation, run_task
+
+    session.connect()
+    return run_task(name, work, reservation(session.settings), tell)
+
+
+def _made(session: Session, name: str | None, facts: Record, summary: str) -> MadeModel:
+    if name is not None:
+        session.tables[name] = table_of([facts], name)
+    return MadeModel(facts["model"], facts, summary)
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().absolute()
