@@ -56,6 +56,10 @@ class Recipe(Protocol):
         """Build the model, its trainable parameters marked."""
         ...
 
+    def about_model(self, job: Job) -> Record:
+        """Return what the ``running`` event says of the model: ``precision``, and a ``message`` if there is any."""
+        ...
+
     def tokenizer(self, job: Job) -> Any:
         """Return the tokenizer that is saved with the result."""
         ...

@@ -16,8 +16,10 @@ from byzerllm_adapters.model_folder import check_model_folder
 from byzerllm_adapters.parameters import read
 from byzerllm_adapters.rows import detect_format
 
+from .check_model import check_model
 from .checkpoint import find_checkpoint
 from .corpus import EVAL_ROWS_FILE, data_files, keep_partitions, keep_rows, messages_of
+from .deepspeed_config import check_batch_size
 from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
@@ -69,8 +71,11 @@ def submit(
     settings = loop_settings(train)  # refuses contradictions
     if settings.resume_from is not None:
         find_checkpoint(settings.resume_from)
-    if get_model is None or not train.sfft.tokenizer_path:
+    if get_model is None:
+        check_model(train)
+    elif not train.sfft.tokenizer_path:
         check_model_folder(train.local_model_dir)
+    check_batch_size(train.deepspeed_config or {}, settings.rows, settings.accumulation, workers)
     _check_data(train, table)
     sizes = _own_partitions(train, table, partitions, workers)
     _check_eval_data(train, eval_table)

@@ -293,11 +293,12 @@ def test_a_function_of_the_notebook_travels_with_its_job(
     width = 32
 
     def get_model() -> Any:
-        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
 
-        return torch.nn.Linear(width, width)
+        sizes = {"hidden_size": width, "intermediate_size": width, "num_hidden_layers": 1, "num_attention_heads": 2}
+        return LlamaForCausalLM(LlamaConfig(vocab_size=384, **sizes))
 
     raw = keys | {"pretrainedModelType": "sfft/auto", "sfft.tokenizer_path": str(tiny_model)}
     folder: JobFolder = submit.submit(raw, owner="me", table=pa.Table.from_pandas(texts(4)), get_model=get_model)
-    assert Pretraining().model(Job(folder, read_request(folder))).in_features == 32
+    assert Pretraining().model(Job(folder, read_request(folder))).config.hidden_size == 32
     assert json.loads((folder.root / "job.json").read_text())["driven"] is False
