@@ -150,7 +150,7 @@ def _load_full(
             folder,
             dtype=_dtype(folder, dtype, device),
             device_map=device,
-            quantization_config=_quantization(quantization, dtype),
+            **_quantization(quantization, dtype),
             trust_remote_code=trust_remote_code,
             local_files_only=True,
             weights_only=True,
@@ -222,22 +222,26 @@ def _dtype(folder: Path, dtype: str, device: str) -> torch.dtype | str:
     return torch.bfloat16 if keep else torch.float32
 
 
-def _quantization(kind: str | None, dtype: str) -> Any:
-    """Return transformers' configuration for a `quantization` and a `dtype` of `load_model`."""
+def _quantization(kind: str | None, dtype: str) -> dict[str, Any]:
+    """Return transformers' option for a `quantization` and a `dtype` of `load_model`.
+
+    None is no option: it would override what the configuration of a folder in four bits says.
+    """
     if kind is None:
-        return None
+        return {}
     if kind not in ("4", "nf4", "8"):
         raise ByzerError(f"unknown quantization {kind!r}", do="known: 4, nf4, 8, false")
     from transformers import BitsAndBytesConfig
 
     if kind == "8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES.get(dtype, torch.bfloat16 if fast_bf16() else torch.float32),
     )
+    return {"quantization_config": nf4}
 
 
 def _folder(model_dir: str | Path) -> Path:

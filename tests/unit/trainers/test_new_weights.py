@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,8 @@ def larger(tiny_model: Path, tmp_path: Path) -> Path:
     """The model with a tokenizer that has three tokens more than it has embeddings."""
     shutil.copytree(tiny_model, folder := tmp_path / "larger")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens(["<red>", "<blue>", "<green>"])
+    spare = [f"<spare {i}>" for i in range(384 - len(tokenizer))]  # the model has rows for these
+    tokenizer.add_tokens([*spare, "<red>", "<blue>", "<green>"])
     tokenizer.save_pretrained(folder)
     return folder
 

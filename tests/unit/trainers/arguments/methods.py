@@ -59,10 +59,12 @@ def _(bench: Bench) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(bench.model_dir)
-    tokenizer.add_tokens(["<new>"])
+    tokenizer.add_tokens([f"<new {i}>" for i in range(385 - len(tokenizer))])
     tokenizer.save_pretrained(other := bench.root / "larger")
     for keys, rows in (({"resize_vocab": True}, 385), ({}, 384), ({"from_scratch": True, "resize_vocab": True}, 385)):
-        model: Any = recipe.find("sfft").model(bench.job("sfft", tokenizer_path=str(other), **keys))
+        job = bench.job("sfft", tokenizer_path=str(other), **keys)
+        recipe.find("sfft").prepare(job)
+        model: Any = recipe.find("sfft").model(job)
         assert model.get_input_embeddings().num_embeddings == model.config.vocab_size == rows
     stored: Any = load(bench.model_dir)
     drawn: Any = recipe.find("sfft").model(bench.job("sfft", from_scratch=True))
