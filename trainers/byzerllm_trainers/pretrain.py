@@ -84,15 +84,27 @@ def _start(job: Job, tokens: int) -> Any:
     """
     pickled, train = job.folder.root / GET_MODEL_FILE, job.request.train
     if pickled.exists():
-        from ray import cloudpickle
-
-        return cloudpickle.loads(pickled.read_bytes())()
+        return _called(pickled)
     family = registry.find(train.family)  # may register its classes
     if train.sfft.from_scratch:
         from byzerllm_adapters.loading import new_model
 
         return new_model(train.local_model_dir, vocabulary=tokens if train.sfft.resize_vocab else 0)
     return family.load_model(train.local_model_dir, dtype="float32")
+
+
+def _called(pickled: Path) -> Any:
+    """Call the user's ``get_model``."""
+    from ray import cloudpickle
+    from transformers import PreTrainedModel
+
+    model = cloudpickle.loads(pickled.read_bytes())()
+    if not isinstance(model, PreTrainedModel):
+        raise ByzerError(
+            f"get_model returned a {type(model).__name__}, which is not a model of transformers",
+            do="return a causal language model, e.g. BaiChuanForCausalLM(BaiChuanConfig())",
+        )
+    return model
 
 
 def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any) -> Iterator[Encoded]:

@@ -87,6 +87,15 @@ def test_so_do_those_of_a_model_that_a_function_builds(make_job: Any, folder: Jo
     assert losses[-1] < losses[0]
 
 
+def test_a_function_that_builds_something_else_is_an_error(make_job: Any) -> None:
+    from ray import cloudpickle
+
+    job = make_job("sfft", TEXT)
+    (job.folder.root / GET_MODEL_FILE).write_bytes(cloudpickle.dumps(lambda: torch.nn.Linear(2, 2)))
+    with pytest.raises(ByzerError, match="get_model returned a Linear"):
+        recipe.find("sfft").model(job)
+
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2": {"num_key_value_heads": 2},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64},
