@@ -1,4 +1,4 @@
-"""Load a model folder: the tokenizer, and the weights with every one of them accounted for.
+"""Load a model folder: the tokenizer, and the weights with every one of them accounted for, or none of them.
 
 `dtype="auto"` is the checkpoint's own on a GPU. On a CPU it is float32, except that a 16-bit checkpoint of
 more than `LARGE` bytes stays in bfloat16 where the CPU multiplies it natively. Measured on one answer
@@ -64,11 +64,12 @@ def load_model(
         dtype: "auto" (see the module), "float32", "bfloat16" or "float16".
         device: A torch device; the first GPU, or else the CPU, by default.
         quantization: "4" or "nf4" (NF4, doubly quantised), "8", or None. A peft adapter stays beside a
-            quantised base, since merging into four bits ruins quality.
+            quantised base, since merging into four bits ruins quality. Four bits are multiplied in `dtype`, with
+            "auto" in bfloat16 where the device has it fast.
 
     Raises:
-        ByzerError: A file is missing or unreadable, or weights are missing or of another shape than the
-            model's; it names the tensors. Nothing is ever left at random values.
+        ByzerError: A file is missing or unreadable, or weights are missing, of another shape than the
+            model's, or without a place in it; it names the tensors. Nothing is ever left at random values.
     """
     folder = _folder(model_dir)
     options: dict[str, Any] = {
@@ -78,6 +79,28 @@ def load_model(
         "quantization": quantization,
     }
     return _load_adapter(folder, options) if is_adapter(folder) else _load_full(folder, **options)
+
+
+def new_model(model_dir: str | Path, *, vocabulary: int = 0) -> PreTrainedModel:
+    """Return the model that a folder's config.json describes, in float32, with new weights as its family draws them.
+
+    Args:
+        vocabulary: The model gets at least so many tokens; 0: as many as its configuration says.
+
+    Raises:
+        ByzerError: There is no config.json, or none that transformers can make a model of.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = _folder(model_dir)
+    _require_config(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        text = config.get_text_config()
+        text.vocab_size = max(text.vocab_size, vocabulary)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except UNREADABLE as error:
+        raise _unreadable("model's configuration", folder, error) from error
 
 
 def default_device() -> str:
@@ -120,15 +143,14 @@ def _load_full(
 ) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    if not (folder / "config.json").is_file():
-        raise ByzerError("the model folder has no config.json", where=str(folder), do="is localModelDir right?")
+    _require_config(folder)
     try:
         # No attn_implementation: transformers then takes sdpa, and eager for the few families that lack it.
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=_dtype(folder, dtype, device),
             device_map=device,
-            quantization_config=_quantization(quantization),
+            **_quantization(quantization, dtype),
             trust_remote_code=trust_remote_code,
             local_files_only=True,
             weights_only=True,
@@ -146,6 +168,11 @@ def has_tokenizer(folder: Path) -> bool:
     return any(folder.glob("tokenizer*")) or (folder / "vocab.json").is_file()
 
 
+def _require_config(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ByzerError("the model folder has no config.json", where=str(folder), do="is localModelDir right?")
+
+
 def attach_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     """Return `base` with the peft adapter of a folder beside its weights, in evaluation mode.
 
@@ -159,7 +186,7 @@ def attach_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
         result = model.load_adapter(str(folder), "default", torch_device=str(base.device))
     except UNREADABLE as error:
         raise _unreadable("peft adapter", folder, error) from error
-    _complete(folder, {"missing_keys": result.missing_keys})
+    _complete(folder, {"missing_keys": result.missing_keys, "unexpected_keys": result.unexpected_keys})
     model.eval()
     return model
 
@@ -172,17 +199,26 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> PreTrainedModel:
 
 
 def _complete(folder: Path, info: dict[str, Any]) -> None:
-    """Stop on weights that the folder did not provide. (Tied weights are not reported as missing.)"""
+    """Stop on weights that the folder did not provide, or that the model has no place for.
+
+    transformers reports neither tied weights nor those that a family is known to leave out or ignore.
+    """
     missing = sorted(info["missing_keys"])
     mismatched = [
         f"{name} {list(there)} for {list(here)}" for name, there, here in sorted(info.get("mismatched_keys", ()))
     ]
     failed = sorted(info.get("conversion_errors", ()))
-    for names, what in ((missing, "missing"), (mismatched, "of another shape"), (failed, "not convertible")):
+    unexpected = sorted(info.get("unexpected_keys", ()))
+    for names, whose, what in (
+        (missing, "model's", "missing"),
+        (mismatched, "model's", "of another shape"),
+        (failed, "model's", "not convertible"),
+        (unexpected, "folder's", "unexpected"),
+    ):
         if names:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise ByzerError(
-                f"{len(names)} of the model's weights {'is' if len(names) == 1 else 'are'} {what}: {shown}",
+                f"{len(names)} of the {whose} weights {'is' if len(names) == 1 else 'are'} {what}: {shown}",
                 where=str(folder),
                 do="the files do not fit config.json: copy the whole checkpoint again",
             )
@@ -202,22 +238,26 @@ def _dtype(folder: Path, dtype: str, device: str) -> torch.dtype | str:
     return torch.bfloat16 if keep else torch.float32
 
 
-def _quantization(kind: str | None) -> Any:
-    """Return transformers' configuration for a `quantization` of `load_model`."""
+def _quantization(kind: str | None, dtype: str) -> dict[str, Any]:
+    """Return transformers' option for a `quantization` and a `dtype` of `load_model`.
+
+    None is no option: it would override what the configuration of a folder in four bits says.
+    """
     if kind is None:
-        return None
+        return {}
     if kind not in ("4", "nf4", "8"):
         raise ByzerError(f"unknown quantization {kind!r}", do="known: 4, nf4, 8, false")
     from transformers import BitsAndBytesConfig
 
     if kind == "8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if fast_bf16() else torch.float32,
+        bnb_4bit_compute_dtype=DTYPES.get(dtype, torch.bfloat16 if fast_bf16() else torch.float32),
     )
+    return {"quantization_config": nf4}
 
 
 def _folder(model_dir: str | Path) -> Path:

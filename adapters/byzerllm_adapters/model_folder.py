@@ -26,6 +26,11 @@ def check_model_folder(model_dir: str, key: str = "localModelDir") -> Path:
     return path
 
 
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder holds weights that transformers reads, whole or in parts."""
+    return any(any(folder.glob(kind)) for kind in ("*.safetensors", "*.bin"))
+
+
 def _instead(path: Path) -> str:
     """Say what there is where ``path`` is not."""
     siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []

@@ -162,7 +162,7 @@ def _find(written: str, declaration: type[Parameters], problems: list[Problem]) 
             return any_key(inner, (group,), ".".join(rest))
         problems.append(_unknown(written, plain if rest and rest[0] in TYPES else written, declaration))
         return None
-    if rest[0] == key.type or (rest[0], key.type) == ("int", "float"):
+    if rest[0] == key.type or (rest[0], key.type) in (("int", "float"), ("str", "list")):  # a list may be one name
         return key
     what = f"{written} says {rest[0]}, but {key.name} takes {key.form}"
     problems.append(Problem(written, what, f"write {key.name} or {group}.{key.type}.{'.'.join(rest[1:])}"))

@@ -38,7 +38,7 @@ GROUPS: dict[str, tuple[type[Parameters], Callable[[Key], bool], str]] = {
     "setup": (SetupSettings, _everything, "`%%byzerllm setup`: what holds for every later cell"),
     "infer": (InferParameters, _everything, '`action="infer"`: deploy a model'),
     "train": (TrainParameters, lambda key: "." not in key.name, "Train a model: what to train on what"),
-    "sft": (TrainParameters, _of("sft"), '`pretrainedModelType="sft/…"`: fine-tune with LoRA'),
+    "sft": (TrainParameters, _of("sft"), '`pretrainedModelType="sft/…"`: fine-tune'),
     "sfft": (TrainParameters, _of("sfft"), '`pretrainedModelType="sfft/…"`: train every weight'),
     "merge": (MergeParameters, _everything, '`action="merge"`: an adapter into its base'),
     "convert": (ConvertParameters, _everything, '`action="convert"`: a checkpoint to a model folder'),

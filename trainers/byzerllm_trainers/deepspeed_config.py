@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
+
+from .deepspeed_sections import check_sections, unknown_key
 
 _EXAMPLES = {
     "optimizer": '"optimizer": {"type": "AdamW", "params": {"lr": 2e-4}}',
@@ -65,6 +67,25 @@ KNOWN_KEYS = frozenset(
 )
 """DeepSpeed's top-level configuration keys (its configuration reference); it ignores any other in silence."""
 
+_DATA = "leave it out: the data order follows from the seed; DeepSpeed does not load the data"
+_ONE_PRECISION = "write bf16 or fp16"
+REFUSED = {
+    "amp": _ONE_PRECISION,
+    "torch_autocast": _ONE_PRECISION,
+    "autotuning": "leave it out: it is a way to start DeepSpeed's own launcher",
+    "curriculum_learning": _DATA,
+    "data_efficiency": _DATA,
+    "elasticity": "leave it out: num_gpus (setup) says how many workers there are",
+    "hybrid_engine": "leave it out: it belongs to reinforcement learning",
+    "load_universal_checkpoint": "write resume_from_checkpoint (with the sft. or sfft. prefix)",
+    "progressive_layer_drop": "leave it out: the model has to take part in it",
+    "scheduler": "write lr_scheduler_type, warmup_steps or warmup_ratio (with the sft. or sfft. prefix)",
+}
+"""Sections that would be without effect, or that the loop decides: what to write instead."""
+
+_ADAM_PARAMS = ("lr", "betas", "eps", "weight_decay", "torch_adam", "adam_w_mode")
+"""Parameters of DeepSpeed's AdamW; the last two choose between implementations of the same."""
+
 
 @dataclass(frozen=True)
 class DeepSpeedConfig:
@@ -91,17 +112,18 @@ def read_deepspeed_config(given: dict[str, Any], *, default_stage: int) -> DeepS
     zero = {"stage": default_stage, **sections["zero_optimization"]}
     if zero["stage"] not in (0, 1, 2, 3):
         raise ByzerError(f"deepspeedConfig: there is no ZeRO stage {zero['stage']}", do='write "stage": 0, 1, 2 or 3')
-    fp16 = sections["fp16"].pop("enabled", None)
+    check_sections(rest | sections)
+    fp16, bf16 = (sections[name].pop("enabled", None) for name in ("fp16", "bf16"))
     said = {
         "per_device_train_batch_size": rest.pop("train_micro_batch_size_per_gpu", None),
         "gradient_accumulation_steps": rest.pop("gradient_accumulation_steps", None),
         "max_grad_norm": rest.pop("gradient_clipping", None),
-        "bf16": sections["bf16"].get("enabled"),
+        "bf16": bf16,
         "fp16": fp16,
         **_adamw(sections["optimizer"]),
     }
-    if fp16 and sections["fp16"]:  # loss scaling
-        rest["fp16"] = sections["fp16"]
+    rest.pop("train_batch_size", None)  # see `check_batch_size`
+    rest |= {name: sections[name] for name, on in (("fp16", fp16), ("bf16", bf16)) if on and sections[name]}
     return DeepSpeedConfig(
         keys={key: value for key, value in said.items() if value is not None},
         rest={**rest, "zero_optimization": zero},
@@ -127,18 +149,39 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _refuse_unknown(config: dict[str, Any]) -> None:
     for key in sorted(config.keys() - KNOWN_KEYS):
-        near = difflib.get_close_matches(key, KNOWN_KEYS, n=1)
-        hint = f'did you mean "{near[0]}"?' if near else "DeepSpeed's configuration reference lists the keys"
-        raise ByzerError(f'deepspeedConfig: DeepSpeed knows no key "{key}"', do=hint)
-    if "scheduler" in config:
+        raise unknown_key(key, KNOWN_KEYS)
+    for key in sorted(config.keys() & REFUSED.keys()):
+        if not _switched_off(config[key]):
+            raise ByzerError(f'deepspeedConfig: "{key}" is not used here', do=REFUSED[key])
+    if config.get("zero_force_ds_cpu_optimizer"):
         raise ByzerError(
-            'deepspeedConfig: "scheduler" is not used here',
-            do="write lr_scheduler_type, warmup_steps or warmup_ratio (with the sft. or sfft. prefix)",
+            'deepspeedConfig: "zero_force_ds_cpu_optimizer" is not used here',
+            do="leave it out: torch's optimizers compute on CPUs too, and resume bit for bit",
         )
-    if "train_batch_size" in config:
+
+
+def _switched_off(section: Any) -> bool:
+    return section is False or (isinstance(section, dict) and section.get("enabled") is False)
+
+
+def check_batch_size(config: Mapping[str, Any], rows: int, accumulation: int, workers: int) -> None:
+    """Check that a ``train_batch_size`` is what the other numbers make.
+
+    Args:
+        config: The ``deepspeedConfig`` as given.
+        rows: Rows a worker and micro-batch.
+        accumulation: Micro-batches an optimizer step.
+        workers: Ranks.
+
+    Raises:
+        ByzerError: it is not.
+    """
+    given = config.get("train_batch_size", "auto")
+    if given not in ("auto", rows * accumulation * workers):
         raise ByzerError(
-            'deepspeedConfig: "train_batch_size" follows from the number of workers',
-            do="write train_micro_batch_size_per_gpu and gradient_accumulation_steps",
+            f"deepspeedConfig: train_batch_size is {given}, but {rows} rows × {accumulation} accumulation steps "
+            f"× {workers} workers are {rows * accumulation * workers}",
+            do="leave it out, or change train_micro_batch_size_per_gpu or gradient_accumulation_steps",
         )
 
 
@@ -150,7 +193,13 @@ def _adamw(optimizer: dict[str, Any]) -> dict[str, Any]:
             f'deepspeedConfig: optimizer "{kind}" is not offered',
             do="leave it out and write optim (with the sft. or sfft. prefix)",
         )
+    _refuse_others(optimizer, "optimizer", ("type", "params"))
     params = optimizer.get("params", {})
+    _refuse_others(params, "optimizer.params", _ADAM_PARAMS)
+    if params.get("adam_w_mode") is False:
+        raise ByzerError(
+            "deepspeedConfig: adam_w_mode=false is not offered", do="leave it out: weight decay is AdamW's"
+        )
     betas = params.get("betas", (None, None))
     if len(betas) != 2:
         raise ByzerError(f'deepspeedConfig: "betas" is {betas!r}', do='write two numbers, e.g. "betas": [0.9, 0.999]')
@@ -161,3 +210,13 @@ def _adamw(optimizer: dict[str, Any]) -> dict[str, Any]:
         "adam_epsilon": params.get("eps"),
         "weight_decay": params.get("weight_decay"),
     }
+
+
+def _refuse_others(section: Any, name: str, known: Sequence[str]) -> None:
+    """Refuse what is not an object of ``known`` keys."""
+    if not isinstance(section, dict):
+        raise ByzerError(
+            f'deepspeedConfig: "{name}" is {section!r}', do=f"write an object, e.g. {_EXAMPLES['optimizer']}"
+        )
+    for key in sorted(section.keys() - set(known)):
+        raise unknown_key(f"{name}.{key}", known)

@@ -123,7 +123,7 @@ def sft_train(
     *,
     sys_conf: Mapping[str, Any] | None = None,
 ) -> list[Record]:
-    """Fine-tune on conversations with LoRA; the call trains and returns when it is done.
+    """Fine-tune on conversations; the call trains and returns when it is done.
 
     Args:
         data_refs: Tables of rows (pandas or Arrow), or one Ray Dataset; empty: ``localDataDir`` is read. Each

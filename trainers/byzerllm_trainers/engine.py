@@ -149,7 +149,7 @@ def start_engine(model: nn.Module, settings: LoopSettings, folder: JobFolder) ->
         "train_micro_batch_size_per_gpu": settings.rows,
         "gradient_accumulation_steps": settings.accumulation,
         "gradient_clipping": 0.0 if _clips_itself(settings) else settings.clip,
-        "bf16": {"enabled": kind == "bf16"},
+        "bf16": {**settings.deepspeed.get("bf16", {}), "enabled": kind == "bf16"},
         "fp16": {**settings.deepspeed.get("fp16", {}), "enabled": kind == "fp16"},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

@@ -125,6 +125,7 @@ def result_row(folder: JobFolder) -> Record:
         "model": str(folder.model) if folder.model.exists() else None,
         "folder": str(folder.root),
         "workers": request.workers,
+        "precision": next((e["precision"] for e in reversed(events) if "precision" in e), None),
         "steps": metrics[-1]["step"] if metrics else 0,
         "tokens": sum(record["tokens"] for record in metrics),
         "first_loss": metrics[0]["loss"] if metrics else None,

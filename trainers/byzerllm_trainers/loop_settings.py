@@ -10,12 +10,19 @@ from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.parameters import read
 
 from .deepspeed_config import read_deepspeed_config
+from .deepspeed_sections import check_offload
 from .optimization_parameters import OptimizationParameters, SftParameters
 from .schedules import learning_rate
 from .train_parameters import TrainParameters
 
-DEFAULT_ZERO_STAGE = {"sft": 0, "sfft": 2}
-"""LoRA's optimizer state is small, so partitioning it only adds communication; full training partitions it."""
+ADAPTER_STAGE, WHOLE_STAGE = 0, 2
+"""An adapter's optimizer state is small, so partitioning it only adds communication; training all weights does it."""
+
+NEEDS_GPU_STATE = ("adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit")
+"""bitsandbytes' optimizers; two of them move their state between GPU and CPU by themselves."""
+
+WHOLE_LEARNING_RATE = 2e-5
+"""Fine-tuning all weights at the rate of an adapter forgets what the base knew."""
 
 DEFAULT_SAVE_STEPS = 500
 """Between checkpoints, where the strategy is steps and nobody says how many; transformers has the same."""
@@ -118,13 +125,16 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
     Raises:
         ByzerError: an unknown or unusable ``deepspeedConfig`` key, or two places that disagree on one number.
     """
+    whole = parameters.method == "sfft" or parameters.sft.whole
     config = read_deepspeed_config(
-        parameters.deepspeed_config or {}, default_stage=DEFAULT_ZERO_STAGE[parameters.method]
+        parameters.deepspeed_config or {}, default_stage=WHOLE_STAGE if whole else ADAPTER_STAGE
     )
+    zero = config.rest["zero_optimization"]
     keys = _merged(parameters, config.keys)
     if keys.fp16:
-        _give_fp16_a_stage(parameters, config.rest["zero_optimization"])
-    _refuse_combinations(keys, int(config.rest["zero_optimization"]["stage"]), parameters.method)
+        _give_fp16_a_stage(parameters, zero)
+    check_offload(zero)
+    _refuse_combinations(keys, zero, parameters.method)
     evaluating = _evaluating(keys) if parameters.evaluates else Rhythm("no")
     return LoopSettings(
         rows=keys.per_device_train_batch_size,
@@ -134,7 +144,7 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
         seed=keys.seed,
         data_seed=keys.seed if keys.data_seed is None else keys.data_seed,
         optim=keys.optim,
-        learning_rate=keys.learning_rate,
+        learning_rate=_peak(keys),
         betas=(keys.adam_beta1, keys.adam_beta2),
         epsilon=keys.adam_epsilon,
         weight_decay=keys.weight_decay,
@@ -174,18 +184,37 @@ def _merged(parameters: TrainParameters, theirs: dict[str, Any]) -> Optimization
     return ours.model_copy(update=read(type(ours), theirs).model_dump(exclude_unset=True))
 
 
-def _refuse_combinations(keys: OptimizationParameters, stage: int, group: str) -> None:
+def _peak(keys: OptimizationParameters) -> float:
+    """Return the highest learning rate; where nobody says one, all weights are fine-tuned at a lower one."""
+    by_default = isinstance(keys, SftParameters) and keys.whole and "learning_rate" not in keys.model_fields_set
+    return WHOLE_LEARNING_RATE if by_default else keys.learning_rate
+
+
+def _refuse_combinations(keys: OptimizationParameters, zero: dict[str, Any], group: str) -> None:
     """Refuse what cannot be had together.
 
     Raises:
-        ByzerError: two precisions, or a compiled model whose weights are partitioned.
+        ByzerError: two precisions; a compiled model or four-bit weights where stage 3 partitions them; an
+            optimizer that computes on a GPU with its state on the CPU.
     """
+    stage = zero["stage"]
     if keys.fp16 and keys.bf16:
         raise ByzerError(f"{group}.fp16 and {group}.bf16 are both asked for", do="keep bf16: it needs no loss scaling")
     if keys.torch_compile and stage == 3:
         raise ByzerError(
             f"{group}.torch_compile and ZeRO stage 3 do not go together: the weights are not there to compile",
             do='write "zero_optimization": {"stage": 2} in deepspeedConfig, or leave torch_compile out',
+        )
+    if isinstance(keys, SftParameters) and keys.finetuning_type == "qlora" and stage == 3:
+        raise ByzerError(
+            'sft.finetuning_type="qlora" and ZeRO stage 3 do not go together: the base\'s four-bit weights stay whole',
+            do='write "zero_optimization": {"stage": 2} in deepspeedConfig, or finetuning_type="lora"',
+        )
+    offloaded = (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
+    if offloaded and keys.optim in NEEDS_GPU_STATE:
+        raise ByzerError(
+            f"{group}.optim={keys.optim} computes on the GPU, and offload_optimizer keeps its state off it",
+            do=f"leave {group}.optim out, or offload_optimizer",
         )
 
 

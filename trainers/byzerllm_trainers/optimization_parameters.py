@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from pydantic.config import JsonDict
 
-from byzerllm_adapters.parameters import JsonObject, Parameters, Text, problem
+from byzerllm_adapters.parameters import JsonObject, Parameters, Text, load_json, problem
 
 from .refused_arguments import REFUSED, REFUSED_FOR_SFFT, REFUSED_FOR_SFT
 from .schedules import SCHEDULES, unknown_options
@@ -44,6 +44,7 @@ Optimizer = Literal[
     "paged_adamw_32bit",
     "paged_adamw_8bit",
 ]
+FinetuningType = Literal["lora", "dora", "qlora", "full"]
 OPTIMIZER_NOTES: JsonDict = {
     "paged_adamw_32bit": "paged where the workers have GPUs; on CPUs it is adamw_torch, which computes the same"
 }
@@ -52,6 +53,18 @@ OPTIMIZER_NOTES: JsonDict = {
 def _no_limit(value: object) -> object:
     """Read transformers' way of saying that there is no limit."""
     return None if str(value).strip() == "-1" else value
+
+
+def _names(value: object) -> object:
+    """Read names as a cell may write them: one, several with commas, or a JSON list."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return load_json(value)
+    return [name for name in (part.strip() for part in value.split(",")) if name]
+
+
+ModuleNames = Annotated[list[str], BeforeValidator(_names)]
 
 
 class OptimizationParameters(Parameters):
@@ -111,6 +124,13 @@ class OptimizationParameters(Parameters):
     # -- the data --
     on_bad_row: Literal["error", "drop"] = Field(
         "error", description="What a row that does not fit does: ends the job, or is left out and counted."
+    )
+
+    # -- the model --
+    resize_vocab: bool = Field(
+        False,
+        validation_alias=AliasChoices("resize_vocab", "resize_token_embeddings"),
+        description="Give tokens that the model lacks an embedding, the mean of the others.",
     )
 
     # -- what is written meanwhile --
@@ -206,10 +226,11 @@ class OptimizationParameters(Parameters):
 
 
 class SftParameters(OptimizationParameters):
-    """What fine-tuning (`sft/FAMILY`) takes: LoRA on every linear layer but the head."""
+    """What fine-tuning (`sft/FAMILY`) takes: how, and the numbers of the adapter."""
 
     refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_SFT
 
+    learning_rate: LearningRate = Field(2e-4, json_schema_extra={"default": "2e-4; full: 2e-5"})
     num_train_epochs: float = Field(1.0, gt=0, description="Times that each row is used.", json_schema_extra=EPOCHS)
     max_seq_length: int = Field(
         1024, gt=1, description="Longer conversations are cut to this length.", json_schema_extra=TOKENS
@@ -226,9 +247,55 @@ class SftParameters(OptimizationParameters):
     packing: bool = Field(
         False, description="Fill rows of max_seq_length with several conversations; they do not see each other."
     )
-    lora_rank: int = Field(16, gt=0, description="Rank of the LoRA matrices: more learn more and take more memory.")
-    lora_alpha: float = Field(32.0, gt=0, description="The update is scaled by lora_alpha / lora_rank.")
-    lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before the LoRA matrices.")
+    finetuning_type: FinetuningType = Field(
+        "lora", description="An adapter: lora, dora, qlora (on a base in 4 bits, NF4); or every weight: full."
+    )
+    lora_rank: int = Field(
+        16,
+        gt=0,
+        validation_alias=AliasChoices("lora_rank", "r", "lora_r"),
+        description="Rank of the LoRA matrices: more learn more and take more memory.",
+    )
+    lora_alpha: float = Field(
+        32.0,
+        gt=0,
+        validation_alias=AliasChoices("lora_alpha", "alpha"),
+        description="The update is scaled by lora_alpha / lora_rank.",
+    )
+    lora_dropout: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        validation_alias=AliasChoices("lora_dropout", "dropout"),
+        description="Dropout before the LoRA matrices.",
+    )
+    target_modules: Annotated[ModuleNames, Field(min_length=1)] = Field(
+        ["all-linear"], description="Layers that get LoRA matrices, e.g. q_proj,v_proj; all-linear: all but the head."
+    )
+    modules_to_save: ModuleNames = Field(
+        [], description="Modules that are trained whole besides, e.g. lm_head; the adapter's folder holds them."
+    )
+
+    @property
+    def whole(self) -> bool:
+        """Whether every weight is trained, and not an adapter."""
+        return self.finetuning_type == "full"
+
+    @model_validator(mode="after")
+    def _adapter_or_whole(self) -> Self:
+        given = [name for name in ADAPTER_KEYS if name in self.model_fields_set]
+        if self.whole and given:
+            sentence = f'{given[0]} is without effect with finetuning_type="full"'
+            raise problem(sentence, 'leave it out, or write finetuning_type="lora"', key=given[0])
+        if self.resize_vocab and not self.whole:
+            sentence = f'resize_vocab does not go with finetuning_type="{self.finetuning_type}"'
+            do = 'write finetuning_type="full": an adapter fits the base as it is in its folder'
+            raise problem(sentence, do, key="resize_vocab")
+        return self
+
+
+ADAPTER_KEYS = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save")
+"""What only an adapter has."""
 
 
 class SfftParameters(OptimizationParameters):
@@ -254,6 +321,11 @@ class SfftParameters(OptimizationParameters):
         gt=1,
         description="Length of the rows that the tokens are packed into.",
         json_schema_extra=TOKENS,
+    )
+    from_scratch: bool = Field(
+        False,
+        validation_alias=AliasChoices("from_scratch", "train_from_scratch"),
+        description="Begin with new weights, of the model that config.json describes.",
     )
     tokenizer_path: Text | None = Field(None, description="The folder of the tokenizer; none: the model's own.")
     setup_nccl_socket_ifname_by_ip: bool = Field(

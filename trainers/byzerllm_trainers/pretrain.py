@@ -12,12 +12,14 @@ from byzerllm_adapters.conversations import Encoded
 from byzerllm_adapters.errors import ByzerError
 
 from .bad_rows import BadRows
+from .engine import precision
 from .job_folder import Record
 from .loss import NextToken, Objective
 from .own_partitions import partition_counts
 from .packing import PackedStream, Plan
 from .recipe import Job, dealt, eval_layout
 from .tokenise import held_out_shards, tokenise
+from .vocabulary import fit_vocabulary
 
 if TYPE_CHECKING:
     from .optimization_parameters import SfftParameters
@@ -61,17 +63,18 @@ class Pretraining:
         return _sfft(job).steps_per_epoch or plan.steps_per_epoch
 
     def model(self, job: Job) -> Any:
-        """Load the model folder, or call the user's ``get_model``."""
-        pickled = job.folder.root / GET_MODEL_FILE
-        if pickled.exists():
-            from ray import cloudpickle
+        """Load the model folder, begin with new weights, or call the user's ``get_model``; in fp32, the masters'."""
+        tokenizer = self.tokenizer(job)
+        model = _start(job, len(tokenizer))
+        fit_vocabulary(model, tokenizer, job)
+        return model
 
-            return cloudpickle.loads(pickled.read_bytes())()
-        train = job.request.train
-        assert train.local_model_dir is not None, "checked when the job was made"
-        return registry.find(train.family).load_model(
-            train.local_model_dir, dtype="float32"
-        )  # the engine keeps fp32 masters
+    def about_model(self, job: Job) -> Record:
+        """The precision that it is trained in, and that its weights are new where the cell says so."""
+        about: Record = {"precision": precision(job.request.loop)}
+        if _sfft(job).from_scratch:
+            about["message"] = "new weights, as config.json describes the model"
+        return about
 
     def objective(self, job: Job) -> Objective:
         """Every token."""
@@ -86,6 +89,37 @@ class Pretraining:
         train = job.request.train
         path = Path(_sfft(job).tokenizer_path or train.local_model_dir or "")
         return registry.find(train.family).load_tokenizer(str(path.parent if path.is_file() else path))
+
+
+def _start(job: Job, tokens: int) -> Any:
+    """Return the model that training begins with.
+
+    New weights are drawn before DeepSpeed partitions them. Within ``deepspeed.zero.Init`` the embeddings of some
+    families came out with a standard deviation of 1 in place of the configuration's 0.02 (DeepSpeed#2650).
+    """
+    pickled, train = job.folder.root / GET_MODEL_FILE, job.request.train
+    if pickled.exists():
+        return _called(pickled)
+    family = registry.find(train.family)  # may register its classes
+    if train.sfft.from_scratch:
+        from byzerllm_adapters.loading import new_model
+
+        return new_model(train.local_model_dir, vocabulary=tokens if train.sfft.resize_vocab else 0)
+    return family.load_model(train.local_model_dir, dtype="float32")
+
+
+def _called(pickled: Path) -> Any:
+    """Call the user's ``get_model``."""
+    from ray import cloudpickle
+    from transformers import PreTrainedModel
+
+    model = cloudpickle.loads(pickled.read_bytes())()
+    if not isinstance(model, PreTrainedModel):
+        raise ByzerError(
+            f"get_model returned a {type(model).__name__}, which is not a model of transformers",
+            do="return a causal language model, e.g. BaiChuanForCausalLM(BaiChuanConfig())",
+        )
+    return model
 
 
 def _encode(tokenizer: Any, row: Mapping[str, Any]) -> Encoded:

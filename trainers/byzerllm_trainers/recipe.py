@@ -66,6 +66,10 @@ class Recipe(Protocol):
         """Return what a model of this recipe is fed to answer (go on with) a text."""
         ...
 
+    def about_model(self, job: Job) -> Record:
+        """Return what the ``running`` event says of the model: ``precision``, and a ``message`` if there is any."""
+        ...
+
     def tokenizer(self, job: Job) -> Any:
         """Return the tokenizer that is saved with the result."""
         ...

@@ -16,6 +16,8 @@ _METRICS = "leave it out: eval_loss and eval_accuracy are recorded"
 _EVERY_STEP = "leave it out: the data order follows from seed and step, so a resumed run skips nothing"
 _COMPILE = "write torch_compile; its backend is inductor"
 _LENGTH = "leave it out: lengths are known from the tokens"
+_QLORA = 'write finetuning_type="qlora"'
+_ADAPTER = "write sft/… to fine-tune with an adapter"
 _BATCH = "write per_device_train_batch_size"
 
 REFUSED: Mapping[str, str] = {
@@ -145,11 +147,22 @@ REFUSED_FOR_SFT: Mapping[str, str] = {
     "max_length": "write max_seq_length",
     "steps_per_epoch": "write max_steps (of the whole run)",
     "tokenizer_path": "leave it out: fine-tuning needs the model's own tokenizer",
+    "from_scratch": "write sfft/… to pretrain",
+    "train_from_scratch": "write sfft/… to pretrain",
+    "lora_target": "write target_modules",
+    "lora_target_modules": "write target_modules",
+    "use_dora": 'write finetuning_type="dora"',
+    "use_lora": 'write finetuning_type="lora"',
+    **dict.fromkeys(
+        ("use_qlora", "load_in_4bit", "quantization", "quatization", "quantization_bit", "quant_type"), _QLORA
+    ),
 }
 
 REFUSED_FOR_SFFT: Mapping[str, str] = {
     **REFUSED,
     "group_by_length": "leave it out: all rows have max_length tokens",
     "max_seq_length": "write max_length",
-    **dict.fromkeys(("lora_rank", "lora_alpha", "lora_dropout"), "write sft/… to fine-tune with LoRA"),
+    **dict.fromkeys(
+        ("finetuning_type", "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save"), _ADAPTER
+    ),
 }

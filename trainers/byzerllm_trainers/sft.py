@@ -1,4 +1,4 @@
-"""Supervised fine-tuning with LoRA: conversations, loss on the assistant's tokens and their end token only."""
+"""Supervised fine-tuning: conversations, loss on the assistant's tokens and their end token only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from byzerllm_adapters.templates import ROLE_KEYS, fix_roles, frame
 
 from .bad_rows import BadRows
 from .corpus import data_format
-from .engine import precision
+from .finetuning import add_adapter, load_base, trained_in
 from .job_folder import Record
 from .loss import NextToken, Objective
 from .own_partitions import partition_counts
@@ -24,6 +24,7 @@ from .packing import GroupedRows, Plan
 from .recipe import Job, dealt, eval_layout
 from .shards import Shards
 from .tokenise import held_out_shards, tokenise
+from .vocabulary import fit_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from .data_files import Row
     from .optimization_parameters import SftParameters
     from .train_parameters import TrainParameters
-
-DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-"""The frozen base's weights are in what the run computes in."""
 
 AT_ONCE = 1 << 20
 """Tokens that are looked at at a time."""
@@ -87,24 +85,17 @@ class SupervisedFineTuning:
         return plan.steps_per_epoch
 
     def model(self, job: Job) -> Any:
-        """Load the base, frozen, with a LoRA adapter on every linear layer but the head."""
-        from peft import LoraConfig, get_peft_model
-
-        parameters = _sft(job)
-        train = job.request.train
-        dtype = DTYPES[precision(job.request.loop)]
-        base = registry.find(train.family).load_model(_model_dir(train), dtype=dtype)
-        lora = LoraConfig(
-            r=parameters.lora_rank,
-            lora_alpha=parameters.lora_alpha,
-            lora_dropout=parameters.lora_dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(base, lora)
+        """Load the base: frozen below an adapter, or whole, as ``sft.finetuning_type`` says."""
+        base, parameters = load_base(job.request), _sft(job)
+        fit_vocabulary(base, self.tokenizer(job), job)
+        model = base if parameters.whole else add_adapter(base, parameters)
         if parameters.packing:
             check_isolation(model)
         return model
+
+    def about_model(self, job: Job) -> Record:
+        """The precision that it is trained in."""
+        return {"precision": trained_in(job.request)}
 
     def objective(self, job: Job) -> Objective:
         """The answers' tokens."""

@@ -18,6 +18,7 @@ from byzerllm_adapters.parameters import read
 from byzerllm_adapters.rows import to_messages, tools_of
 
 from .bad_rows import BadRows
+from .check_model import check_model
 from .checkpoint import find_checkpoint
 from .corpus import (
     EVAL_ROWS_FILE,
@@ -30,6 +31,7 @@ from .corpus import (
     table_rows,
 )
 from .data_files import Row, format_of_files, parquet_rows
+from .deepspeed_config import check_batch_size
 from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
@@ -82,8 +84,11 @@ def submit(
     settings = loop_settings(train)  # refuses contradictions
     if settings.resume_from is not None:
         find_checkpoint(settings.resume_from)
-    if get_model is None or not train.sfft.tokenizer_path:
+    if get_model is None:
+        check_model(train)
+    elif not train.sfft.tokenizer_path:
         check_model_folder(train.local_model_dir)
+    check_batch_size(train.deepspeed_config or {}, settings.rows, settings.accumulation, workers)
     kind = _check_data(train, table)
     sizes = _own_partitions(train, table, partitions, workers)
     _check_eval_data(train, eval_table)

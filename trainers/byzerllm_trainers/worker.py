@@ -110,7 +110,7 @@ class Worker:
         total = recipe.total_steps(method, job, plan)
         model = method.model(job)
         if rank.index == 0:
-            self.event("running", total_steps=total, **_parameter_counts(model))
+            self.event("running", total_steps=total, **_parameter_counts(model), **method.about_model(job))
         settings = request.loop
         with MetricsWriter(self._folder, self._attempt) as metrics, Report(settings, self._folder, total) as report:
             engine, outcome = loop.train(

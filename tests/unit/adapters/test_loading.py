@@ -63,6 +63,48 @@ def test_a_tensor_of_another_shape_stops_and_is_named(folder):
         load_model(folder)
 
 
+def test_a_tensor_without_a_place_in_the_model_stops_and_is_named(folder):
+    change_weights(folder, lambda w: w.update({"model.layers.2.mlp.up_proj.weight": torch.ones(64, 64)}))
+    with pytest.raises(ByzerError, match=r"folder's weights is unexpected: model\.layers\.2\.mlp\.up_proj\.weight"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_so_it_is_with_many_and_in_four_bits(folder, quantization):
+    change_weights(folder, lambda w: [w.pop(name) for name in list(w) if "layers.1.mlp" in name])
+    with pytest.raises(ByzerError, match="3 of the model's weights are missing") as caught:
+        load_model(folder, quantization=quantization)
+    assert len(caught.value.render()) <= 5
+
+
+def test_what_a_family_is_known_to_ignore_is_no_error(folder):
+    """Old Llama checkpoints have the rotary embedding's frequencies, which follow from the configuration."""
+    old = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(16) for i in range(2)}
+    change_weights(folder, lambda w: w.update(old))
+    assert load_model(folder)
+
+
+def test_a_tied_head_that_is_in_the_file_nevertheless_is_no_error(tmp_path, make_model):
+    model = make_model(512, tie_word_embeddings=True)
+    model.save_pretrained(tmp_path)
+    change_weights(tmp_path, lambda w: w.update({"lm_head.weight": w["model.embed_tokens.weight"].clone()}))
+    assert torch.equal(logits(load_model(tmp_path)), logits(model))
+
+
+def test_a_model_that_was_saved_in_four_bits_loads(folder, tmp_path):
+    load_model(folder, quantization="nf4", device="cpu").save_pretrained(tmp_path / "four")
+    assert torch.isfinite(logits(load_model(tmp_path / "four", device="cpu"))).all()
+
+
+def test_an_adapters_tensor_without_a_place_stops_and_is_named(adapter):
+    file = adapter / "adapter_model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if "q_proj.lora_B" in name)
+    save_file(weights | {name.replace("layers.0", "layers.7"): weights[name].clone()}, file, metadata={"format": "pt"})
+    with pytest.raises(ByzerError, match=r"unexpected: .*layers\.7"):
+        load_model(adapter)
+
+
 def test_tied_weights_are_not_missing(tmp_path, make_model):
     model = make_model(512, tie_word_embeddings=True)
     model.save_pretrained(tmp_path)

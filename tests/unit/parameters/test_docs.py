@@ -59,7 +59,10 @@ def listed(text):
 
 
 def test_a_search_finds_words_in_names_values_and_meanings():
-    assert listed(search_text(["sft", "lora"])) == {"sft": ["sft.lora_rank", "sft.lora_alpha", "sft.lora_dropout"]}
+    found = {
+        "sft": ["sft.finetuning_type", "sft.lora_rank", "sft.lora_alpha", "sft.lora_dropout", "sft.target_modules"]
+    }
+    assert listed(search_text(["sft", "lora"])) == found
     assert listed(search_text(["LEARNING"])) == {
         group: [f"{group}.learning_rate", f"{group}.lr_scheduler_type"] for group in ("sft", "sfft")
     }

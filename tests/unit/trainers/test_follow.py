@@ -116,7 +116,10 @@ def asked(tmp_path: Path) -> JobFolder:
 
 def test_a_result_row_sums_up_what_a_job_did(asked: JobFolder) -> None:
     asked.append("metrics.jsonl", [{"attempt": 1, "step": s, "loss": 1 / s, "tokens": 10} for s in (1, 2, 4)])
-    asked.append("events.jsonl", [event("running"), event("finished", seconds=3.5, model_step=4)])
+    asked.append(
+        "events.jsonl",
+        [event("running", precision="nf4, computed in bf16"), event("finished", seconds=3.5, model_step=4)],
+    )
     asked.model.mkdir()
     row = follow.result_row(asked)
     assert row.pop("started").timestamp() == asked.events()[0]["time"]
@@ -130,6 +133,7 @@ def test_a_result_row_sums_up_what_a_job_did(asked: JobFolder) -> None:
         "model": str(asked.model),
         "folder": str(asked.root),
         "workers": 1,
+        "precision": "nf4, computed in bf16",
         "steps": 4,
         "tokens": 30,
         "first_loss": 1.0,

@@ -5,7 +5,7 @@ import pytest
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.parameters import read
-from byzerllm_trainers.loop_settings import DEFAULT_ZERO_STAGE, LoopSettings, loop_settings
+from byzerllm_trainers.loop_settings import LoopSettings, loop_settings
 from byzerllm_trainers.train_parameters import TrainParameters
 
 
@@ -32,7 +32,7 @@ def test_what_nobody_says_comes_from_the_defaults() -> None:
     found = settings()
     assert (found.rows, found.accumulation, found.clip, found.bf16) == (8, 1, 1.0, None)
     assert found.learning_rate == 2e-4
-    assert found.deepspeed == {"zero_optimization": {"stage": DEFAULT_ZERO_STAGE["sft"]}}
+    assert found.deepspeed == {"zero_optimization": {"stage": 0}}
 
 
 def test_full_training_partitions_its_optimizer_and_has_its_own_defaults() -> None:
@@ -114,7 +114,6 @@ def test_an_unknown_key_is_named_with_the_nearest_one(key: str, near: str) -> No
         ({"optimizer": {"type": "Lamb"}}, 'optimizer "Lamb" is not offered'),
         ({"optimizer": {"params": {"betas": [0.9]}}}, '"betas" is'),
         ({"scheduler": {"type": "WarmupLR"}}, '"scheduler" is not used here'),
-        ({"train_batch_size": 64}, '"train_batch_size" follows from the number of workers'),
         ({"zero_optimization": {"stage": 4}}, "no ZeRO stage 4"),
         ({"zero_optimization": 2}, '"zero_optimization" is 2'),
         ({"bf16": True}, '"bf16" is True'),

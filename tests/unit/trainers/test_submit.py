@@ -1,6 +1,7 @@
 """What is wrong is found before anything exists; a job folder holds what a worker needs."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,14 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"sft.resume_from_checkpoint": "nowhere"}, "there is no whole checkpoint at nowhere", "a job's folder"),
     ({"evalTable": "held"}, "names a table that did not come with the job", "eval_ratio"),
     ({"sft.eval_steps": "3"}, "there is no data to evaluate on", "evalTable"),
+    ({"sft.target_modules": "q_prj"}, 'the model has no layer "q_prj"', "did you mean q_proj"),
+    ({"sft.finetuning_type": "full", "sft.r": "8"}, "lora_rank is without effect", "leave it out"),
+    ({"deepspeedConfig": '{"train_batch_size": 5}'}, "train_batch_size is 5, but 8 rows", "leave it out"),
+    (
+        {"deepspeedConfig": '{"zero_optimization": {"stage": 3}}', "sft.finetuning_type": "qlora"},
+        "stage 3 do not go together",
+        '"stage": 2',
+    ),
 ]
 
 
@@ -99,6 +108,53 @@ def test_wrong_keys_leave_nothing_behind(
     assert len(caught.value.render()) <= 5
     assert not Path(keys["localPathPrefix"]).exists()
     assert cluster.started == []
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "what", "do"),
+    [
+        ("sft", {}, "a config.json and no weights", "copy the *.safetensors"),
+        ("sfft", {}, "a config.json and no weights", 'sfft.bool.from_scratch="true"'),
+        ("sfft", {"sfft.bool.from_scratch": "true"}, "", ""),
+    ],
+)
+def test_a_folder_without_weights_is_an_error_unless_new_ones_are_asked_for(
+    cluster: Cluster, keys: dict[str, Any], tmp_path: Path, method: str, changes: dict[str, str], what: str, do: str
+) -> None:
+    shutil.copytree(keys["localModelDir"], bare := tmp_path / "bare")
+    (bare / "model.safetensors").unlink()
+    raw = keys | {"pretrainedModelType": f"{method}/llama", "localModelDir": str(bare)} | changes
+    table = rows() if method == "sft" else rows(text=["a", "b"])
+    if not what:
+        assert submit.submit(raw, owner="me", table=table).exists()
+        return
+    with pytest.raises(ByzerError) as caught:
+        submit.submit(raw, owner="me", table=table)
+    assert what in caught.value.what
+    assert do in caught.value.do
+    assert ("from_scratch" in caught.value.do) == (method == "sfft")
+    assert cluster.started == []
+
+
+def test_an_adapter_on_an_adapter_is_refused_since_its_base_is_another(
+    cluster: Cluster, keys: dict[str, Any], tmp_path: Path
+) -> None:
+    """peft would record the first one's base for the second, and leave the first out."""
+    (adapter := tmp_path / "adapter").mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    raw = keys | {"localModelDir": str(adapter)}
+    with pytest.raises(ByzerError, match="localModelDir is an adapter") as caught:
+        submit.submit(raw, owner="me", table=rows())
+    assert "resume_from_checkpoint" in caught.value.do
+    assert submit.submit(raw | {"sft.finetuning_type": "full"}, owner="me", table=rows()).exists()
+    scratch = {"pretrainedModelType": "sfft/llama", "sfft.from_scratch": "true", "name": "other"}
+    with pytest.raises(ByzerError, match="from_scratch needs a config"):
+        submit.submit(raw | scratch, owner="me", table=rows(text=["a"]))
+
+
+def test_a_consistent_batch_size_of_deepspeeds_is_taken(cluster: Cluster, keys: dict[str, Any]) -> None:
+    raw = keys | {"deepspeedConfig": '{"train_batch_size": 16}'}
+    assert submit.submit(raw, owner="me", workers=2, table=rows()).exists()
 
 
 TABLES: list[tuple[str, dict[str, list[Any]], str]] = [
@@ -379,11 +435,12 @@ def test_a_function_of_the_notebook_travels_with_its_job(
     width = 32
 
     def get_model() -> Any:
-        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
 
-        return torch.nn.Linear(width, width)
+        sizes = {"hidden_size": width, "intermediate_size": width, "num_hidden_layers": 1, "num_attention_heads": 2}
+        return LlamaForCausalLM(LlamaConfig(vocab_size=384, **sizes))
 
     raw = keys | {"pretrainedModelType": "sfft/auto", "sfft.tokenizer_path": str(tiny_model)}
     folder: JobFolder = submit.submit(raw, owner="me", table=pa.Table.from_pandas(texts(4)), get_model=get_model)
-    assert Pretraining().model(Job(folder, read_request(folder))).in_features == 32
+    assert Pretraining().model(Job(folder, read_request(folder))).config.hidden_size == 32
     assert json.loads((folder.root / "job.json").read_text())["driven"] is False

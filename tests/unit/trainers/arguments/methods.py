@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import torch
+
 from byzerllm_trainers import recipe
 from byzerllm_trainers.engine import interface_of
 from tests.unit.trainers.arguments.bench import Bench, case
+from tests.unit.trainers.helpers import load
 
 
 @case("max_seq_length", "max_length")
@@ -19,11 +22,53 @@ def _(bench: Bench) -> None:
 
 @case("lora_rank", "lora_alpha", "lora_dropout")
 def _(bench: Bench) -> None:
-    model: Any = recipe.find("sft").model(bench.job(lora_rank=8, lora_alpha=24, lora_dropout=0.25))
-    layer = model.get_base_model().model.layers[0].self_attn.q_proj
-    assert layer.lora_A["default"].weight.shape[0] == 8
-    assert layer.scaling["default"] == 3.0
-    assert layer.lora_dropout["default"].p == 0.25
+    for names in (("lora_rank", "lora_alpha", "lora_dropout"), ("r", "alpha", "dropout")):
+        model: Any = recipe.find("sft").model(bench.job(**dict(zip(names, (8, 24, 0.25), strict=True))))
+        layer = model.get_base_model().model.layers[0].self_attn.q_proj
+        assert layer.lora_A["default"].weight.shape[0] == 8
+        assert layer.scaling["default"] == 3.0
+        assert layer.lora_dropout["default"].p == 0.25
+
+
+@case("finetuning_type")
+def _(bench: Bench) -> None:
+    """What each trains is in `test_finetuning`."""
+
+    def trained(kind: str) -> set[str]:
+        model = recipe.find("sft").model(bench.job(finetuning_type=kind))
+        return {name for name, weight in model.named_parameters() if weight.requires_grad}
+
+    assert all(".lora_" in name for name in trained("lora") | trained("qlora"))
+    assert any("lora_magnitude_vector" in name for name in trained("dora"))
+    assert "model.embed_tokens.weight" in trained("full")
+
+
+@case("target_modules", "modules_to_save")
+def _(bench: Bench) -> None:
+    model: Any = recipe.find("sft").model(bench.job(target_modules="q_proj,v_proj", modules_to_save="lm_head"))
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert {name.split(".")[-4] for name in trained if "lora" in name} == {"q_proj", "v_proj"}
+    assert [name for name in trained if "lora" not in name] == [
+        "base_model.model.lm_head.modules_to_save.default.weight"
+    ]
+
+
+@case("resize_vocab", "from_scratch")
+def _(bench: Bench) -> None:
+    """See `test_new_weights` for what the rows and the weights are."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(bench.model_dir)
+    tokenizer.add_tokens([f"<new {i}>" for i in range(385 - len(tokenizer))])
+    tokenizer.save_pretrained(other := bench.root / "larger")
+    for keys, rows in (({"resize_vocab": True}, 385), ({}, 384), ({"from_scratch": True, "resize_vocab": True}, 385)):
+        job = bench.job("sfft", tokenizer_path=str(other), **keys)
+        recipe.find("sfft").prepare(job)
+        model: Any = recipe.find("sfft").model(job)
+        assert model.get_input_embeddings().num_embeddings == model.config.vocab_size == rows
+    stored: Any = load(bench.model_dir)
+    drawn: Any = recipe.find("sfft").model(bench.job("sfft", from_scratch=True))
+    assert not torch.equal(drawn.lm_head.weight, stored.lm_head.weight)
 
 
 @case("tokenizer_path")
