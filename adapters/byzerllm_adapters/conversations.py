@@ -22,11 +22,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.pieces import encode_all, encode_pieces, with_bos
 from byzerllm_adapters.rows import detect_format, to_messages
 
 if TYPE_CHECKING:
@@ -38,9 +39,11 @@ __all__ = [
     "Message",
     "detect_format",
     "encode_conversation",
+    "encode_conversations",
     "encode_prompt",
     "encode_row",
     "encode_text",
+    "encode_texts",
     "ensure_template",
     "frame",
     "render",
@@ -49,6 +52,10 @@ __all__ = [
 
 MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """What opens an assistant's turn in a template that marks them, as transformers looks for it."""
+
+
+_Rendering: TypeAlias = tuple[str, list[tuple[int, int]] | None]
+"""A conversation as its template writes it, and the spans that the template marks (None: not asked for)."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,10 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_
     Raises:
         ByzerError: The template refuses the conversation, e.g. a role, or roles that do not alternate.
     """
-    return _render(tokenizer, messages, add_generation_prompt, spans=False)[0]
+    [found] = _rendered(tokenizer, [messages], add_generation_prompt=add_generation_prompt, spans=False)
+    if isinstance(found, ByzerError):
+        raise found
+    return found[0]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
@@ -102,9 +112,13 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
 
     A template that rewrites earlier turns as a conversation goes on still serves; it only does not train.
     """
-    text = render(tokenizer, messages, True)
+    [found] = _rendered(tokenizer, [messages], add_generation_prompt=True, spans=False)
+    if isinstance(found, ByzerError):
+        raise found
+    text, _ = found
     starts = sorted(len(prompt) for _, prompt in _prompts(tokenizer, messages) if text.startswith(prompt))
-    return [token for piece in _pieces(tokenizer, text, starts) for token in piece]
+    [pieces] = encode_pieces(tokenizer, [(text, starts)])
+    return [token for piece in pieces for token in piece]
 
 
 def encode_conversation(
@@ -121,25 +135,24 @@ def encode_conversation(
             turn in another way once the conversation goes on (the model would never be prompted with what it
             learned).
     """
-    text, spans = _render(tokenizer, messages, False, spans=_has_markers(tokenizer))
-    starts, answers = [], []
-    for number, prompt in _prompts(tokenizer, messages):
-        if not text.startswith(prompt):
-            raise _unstable(number)
-        starts.append(len(prompt))
-        answers.append((number, messages[number]["content"]))
-    if not starts:
-        raise ByzerError("the conversation has no assistant turn to learn from")
+    [found] = encode_conversations(tokenizer, [messages], max_length)
+    if isinstance(found, ByzerError):
+        raise found
+    return found
+
+
+def encode_conversations(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]], max_length: int | None = None
+) -> list[Encoded | ByzerError]:
+    """Return for each conversation what `encode_conversation` returns or raises; many at once are much faster."""
+    outlines = _outlines(tokenizer, conversations)
     end = frame(tokenizer)
-    pieces = _pieces(tokenizer, text, starts)
-    ids, mask = list(pieces[0]), [False] * len(pieces[0])
-    for (number, answer), start, stop, piece in zip(answers, starts, [*starts[1:], len(text)], pieces[1:], strict=True):
-        learned = _learned(text[start:stop], answer, _local(spans, start, stop), end, piece)
-        if learned == 0:
-            raise _endless(number)
-        ids += piece
-        mask += [True] * learned + [False] * (len(piece) - learned)
-    return Encoded(ids[:max_length], mask[:max_length])
+    drawn = [outline for outline in outlines if isinstance(outline, _Outline)]
+    pieces = iter(encode_pieces(tokenizer, [(outline.text, outline.starts) for outline in drawn]))
+    return [
+        _encoded(outline, next(pieces), end, max_length) if isinstance(outline, _Outline) else outline
+        for outline in outlines
+    ]
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int | None = None) -> Encoded:
@@ -148,11 +161,23 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int |
     Raises:
         ByzerError: The tokenizer has no end-of-sequence token.
     """
-    if tokenizer.eos_token_id is None:
+    return encode_texts(tokenizer, [text], max_length)[0]
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
+) -> list[Encoded]:
+    """Return what `encode_text` returns for each text; a text that ends with the end token gets no second one."""
+    end = tokenizer.eos_token_id
+    if end is None:
         raise ByzerError("the tokenizer has no end-of-sequence token", do="set eos_token in its tokenizer_config.json")
-    ids = [*_with_bos(tokenizer, tokenizer.encode(text, add_special_tokens=False)), tokenizer.eos_token_id]
-    mask = [ids[0] != tokenizer.bos_token_id, *[True] * (len(ids) - 1)]
-    return Encoded(ids[:max_length], mask[:max_length])
+    found = []
+    for tokens in encode_all(tokenizer, texts):
+        ids = with_bos(tokenizer, tokens)
+        ids += [] if ids[-1:] == [end] else [end]
+        mask = [ids[0] != tokenizer.bos_token_id, *[True] * (len(ids) - 1)]
+        found.append(Encoded(ids[:max_length], mask[:max_length]))
+    return found
 
 
 def encode_row(
@@ -187,24 +212,94 @@ def _frame(tokenizer: PreTrainedTokenizerBase, template: str) -> Frame:
     return Frame(lead if lead.isspace() else "", gap, found, added[found])
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool, spans: bool
-) -> tuple[str, list[tuple[int, int]] | None]:
-    """Return the rendering, and the character spans of its `{% generation %}` blocks when asked for."""
+@dataclass(frozen=True)
+class _Outline:
+    """A rendered conversation: where its answers' turns start, and the characters that the template marks."""
+
+    text: str
+    spans: list[tuple[int, int]] | None
+    starts: list[int]
+    answers: list[tuple[int, str]]
+
+
+def _outlines(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]]
+) -> list[_Outline | ByzerError]:
+    """Render each conversation, and what each of its answers answers (rule 1)."""
+    whole = _rendered(tokenizer, conversations, add_generation_prompt=False, spans=_has_markers(tokenizer))
+    heads = [messages[:number] for messages in conversations for number in _turns(messages)]
+    prompts = iter(_rendered(tokenizer, heads, add_generation_prompt=True, spans=False))
+    return [
+        _outline(messages, rendering, list(islice(prompts, len(_turns(messages)))))
+        for messages, rendering in zip(conversations, whole, strict=True)
+    ]
+
+
+def _outline(
+    messages: Sequence[Message], rendering: _Rendering | ByzerError, prompts: Sequence[_Rendering | ByzerError]
+) -> _Outline | ByzerError:
+    """Put a conversation's renderings together; `prompts` has one for each assistant turn."""
+    turns = _turns(messages)
+    if isinstance(rendering, ByzerError):
+        return rendering
+    if turns[:1] == [0]:
+        return _headless()
+    if not turns:
+        return ByzerError("the conversation has no assistant turn to learn from")
+    text, spans = rendering
+    starts = []
+    for number, prompt in zip(turns, prompts, strict=True):
+        if isinstance(prompt, ByzerError):
+            return prompt
+        if not text.startswith(prompt[0]):
+            return _unstable(number)
+        starts.append(len(prompt[0]))
+    return _Outline(text, spans, starts, [(number, messages[number]["content"]) for number in turns])
+
+
+def _encoded(
+    outline: _Outline, pieces: Sequence[list[int]], end: Frame, max_length: int | None
+) -> Encoded | ByzerError:
+    """Join a conversation's pieces and say which of their ids the loss covers."""
+    text, starts = outline.text, outline.starts
+    stops = [*starts[1:], len(text)]
+    ids, mask = list(pieces[0]), [False] * len(pieces[0])
+    for (number, answer), start, stop, piece in zip(outline.answers, starts, stops, pieces[1:], strict=True):
+        learned = _learned(text[start:stop], answer, _local(outline.spans, start, stop), end, piece)
+        if learned == 0:
+            return _endless(number)
+        ids += piece
+        mask += [True] * learned + [False] * (len(piece) - learned)
+    return Encoded(ids[:max_length], mask[:max_length])
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]],
+    *,
+    add_generation_prompt: bool,
+    spans: bool,
+) -> list[_Rendering | ByzerError]:
+    """Return each rendering, with the character spans of its `{% generation %}` blocks when asked for."""
     from jinja2.exceptions import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    if not conversations:
+        return []
     try:
         texts, found = render_jinja_template(
-            conversations=[list(messages)],
+            conversations=[list(messages) for messages in conversations],
             chat_template=_template(tokenizer),
             add_generation_prompt=add_generation_prompt,
             return_assistant_tokens_mask=spans,
             **tokenizer.special_tokens_map,
         )
     except TemplateError as error:
-        raise ByzerError(f"the chat template refuses the conversation: {error}") from error
-    return texts[0], found[0] if spans else None
+        if len(conversations) == 1:
+            return [ByzerError(f"the chat template refuses the conversation: {error}")]
+        options = {"add_generation_prompt": add_generation_prompt, "spans": spans}
+        return [result for each in conversations for result in _rendered(tokenizer, [each], **options)]
+    return list(zip(texts, found, strict=True)) if spans else [(text, None) for text in texts]
 
 
 def _template(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -217,49 +312,17 @@ def _has_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
     return MARKER.search(_template(tokenizer)) is not None
 
 
+def _turns(messages: Sequence[Message]) -> list[int]:
+    """Return the indices of the assistant's turns."""
+    return [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+
+
 def _prompts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[tuple[int, str]]:
     """Return, for each assistant turn, its index and the rendered prompt that it answers."""
-    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    turns = _turns(messages)
     if turns[:1] == [0]:
-        raise ByzerError("the conversation starts with an answer", do="let a user turn come first, or drop the answer")
+        raise _headless()
     return [(number, render(tokenizer, messages[:number], True)) for number in turns]
-
-
-def _pieces(tokenizer: PreTrainedTokenizerBase, text: str, starts: Sequence[int]) -> list[list[int]]:
-    """Return the ids of the text before the first start, and from each start to the next (rules 2, 3)."""
-    bounds = [*starts, len(text)]
-    first = _with_bos(tokenizer, tokenizer.encode(text[: bounds[0]], add_special_tokens=False))
-    rest = [_encode_middle(tokenizer, text[a:b]) for a, b in pairwise(bounds)]
-    return [first, *rest]
-
-
-def _encode_middle(tokenizer: PreTrainedTokenizerBase, piece: str) -> list[int]:
-    """Tokenise the middle of a text: after a newline, whose own ids are taken away again."""
-    if _spaces_front(tokenizer):
-        newline = tokenizer.encode("\n", add_special_tokens=False)
-        ids = tokenizer.encode("\n" + piece, add_special_tokens=False)
-        if ids[: len(newline)] == newline:
-            return list(ids[len(newline) :])
-    return list(tokenizer.encode(piece, add_special_tokens=False))
-
-
-@lru_cache(maxsize=16)
-def _spaces_front(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer puts a space in front of a text (sentencepiece's dummy prefix)."""
-    alone, newline, after = (tokenizer.encode(text, add_special_tokens=False) for text in ("a", "\n", "\na"))
-    return bool(after[: len(newline)] == newline and after[len(newline) :] != alone)
-
-
-def _with_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    bos = tokenizer.bos_token_id
-    return [bos, *ids] if _writes_bos(tokenizer) and ids[:1] != [bos] else list(ids)
-
-
-@lru_cache(maxsize=16)
-def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer itself puts its BOS in front of a plain text."""
-    bos = tokenizer.bos_token_id
-    return bos is not None and tokenizer.encode("a", add_special_tokens=True)[:1] == [bos]
 
 
 def _local(spans: list[tuple[int, int]] | None, start: int, stop: int) -> int | None:
@@ -288,6 +351,10 @@ def _learned(turn: str, answer: str, marked: int | None, around: Frame, ids: lis
     count = turn.count(around.end, 0, marked)
     places = [place for place, token in enumerate(ids, 1) if token == around.end_id]
     return places[count - 1] if 0 < count <= len(places) else 0
+
+
+def _headless() -> ByzerError:
+    return ByzerError("the conversation starts with an answer", do="let a user turn come first, or drop the answer")
 
 
 def _unstable(number: int) -> ByzerError:

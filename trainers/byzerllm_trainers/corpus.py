@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.rows import to_messages
 
 from .job_folder import JobFolder, read_json, write_json
+from .parts import PART_ROWS, ROWS_AT_ONCE, Part, Row, as_rows, cut, read
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,15 +20,13 @@ if TYPE_CHECKING:
 ROWS_FILE = "rows.parquet"
 EVAL_ROWS_FILE = "eval-rows.parquet"
 PARTITIONS_FILE = "partitions.json"
-READ_AT_ONCE = 4096
-"""Rows that are in memory at a time."""
 
 
 def keep_rows(folder: JobFolder, table: pa.Table, file: str = ROWS_FILE) -> None:
     """Store a job's table in its folder, as `ROWS_FILE` or `EVAL_ROWS_FILE`: the notebook may go."""
     import pyarrow.parquet as pq
 
-    pq.write_table(table, folder.data / file)
+    pq.write_table(table, folder.data / file, row_group_size=PART_ROWS)
 
 
 def keep_partitions(folder: JobFolder, sizes: Sequence[int]) -> None:
@@ -43,35 +41,44 @@ def partitions(folder: JobFolder) -> list[int] | None:
     return bounds
 
 
-def eval_rows(folder: JobFolder) -> Iterator[Mapping[str, Any]] | None:
-    """Return the rows of the table to evaluate on; None: the job has none."""
-    kept = folder.data / EVAL_ROWS_FILE
-    return _parquet(kept) if kept.exists() else None
-
-
-def rows(folder: JobFolder, data_dir: str | None) -> Iterator[Mapping[str, Any]]:
-    """Yield the job's rows, in order.
+def parts(folder: JobFolder, data_dir: str | None) -> list[Part]:
+    """Return the job's rows in parts: its kept table's, or else those of a folder of files.
 
     Args:
         folder: The job; its kept table is read when there is one.
         data_dir: A folder of ``.txt`` (one document a file), ``.jsonl`` or ``.parquet`` files otherwise.
 
     Raises:
-        ByzerError: no data, a line that is not a JSON object, or text that is not UTF-8.
+        ByzerError: there is no row.
     """
     kept = folder.data / ROWS_FILE
-    if kept.exists():
-        yield from _parquet(kept)
-        return
-    for path in data_files(data_dir):
-        try:
-            yield from _file(path)
-        except UnicodeDecodeError as error:
-            do = "convert it, e.g. with iconv -f GB18030 -t UTF-8"
-            raise ByzerError(f"{path} is not UTF-8: {error.reason}", do=do) from None
+    found = cut([kept] if kept.exists() else data_files(data_dir))
+    if not found:
+        what = "the table has no rows" if kept.exists() else f"the files in {data_dir} have no rows"
+        raise ByzerError(what, do="give at least one row")
+    return found
 
 
-def messages_of(rows: Iterator[Mapping[str, Any]], kind: str) -> Iterator[list[Message]]:
+def eval_parts(folder: JobFolder) -> list[Part]:
+    """Return the rows of the table to evaluate on; none: the job has no such table."""
+    kept = folder.data / EVAL_ROWS_FILE
+    return cut([kept]) if kept.exists() else []
+
+
+def rows(folder: JobFolder, data_dir: str | None) -> Iterator[Row]:
+    """Yield the rows of `parts`, in order."""
+    for part in parts(folder, data_dir):
+        for batch in read(part):
+            yield from as_rows(batch)
+
+
+def table_rows(table: pa.Table, limit: int) -> Iterator[Row]:
+    """Yield at most this many rows of a table, few of them in Python's memory at a time."""
+    for batch in table.slice(0, limit).to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from batch.to_pylist()
+
+
+def messages_of(rows: Iterator[Row], kind: str) -> Iterator[list[Message]]:
     """Yield each row's conversation; an error names the row.
 
     Args:
@@ -92,7 +99,7 @@ def data_files(data_dir: str | None) -> list[Path]:
     """Files of a data folder, sorted by name.
 
     Raises:
-        ByzerError: the folder is missing or holds no data file.
+        ByzerError: the folder is missing or holds no data file, or nothing is in any of them.
     """
     if data_dir is None:
         raise ByzerError("the job has no data", do='give inputTable="…" or localDataDir="…"')
@@ -102,35 +109,6 @@ def data_files(data_dir: str | None) -> list[Path]:
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in (".txt", ".jsonl", ".parquet"))
     if not files:
         raise ByzerError(f"no .txt, .jsonl or .parquet file in {path}", where='in "localDataDir"')
+    if not any(file.stat().st_size for file in files):
+        raise ByzerError(f"every file in {path} is empty", where='in "localDataDir"', do="check the folder's files")
     return files
-
-
-def _file(path: Path) -> Iterator[Mapping[str, Any]]:
-    if path.suffix == ".parquet":
-        yield from _parquet(path)
-    elif path.suffix == ".jsonl":
-        yield from _json_lines(path)
-    else:
-        yield {"text": path.read_text(encoding="utf-8"), "file": str(path)}
-
-
-def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=READ_AT_ONCE):
-            yield from batch.to_pylist()
-
-
-def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ByzerError(f"not JSON: {error.msg}", where=f"{path}, line {number}") from None
-            if not isinstance(row, dict):
-                raise ByzerError("a line has to be a JSON object", where=f"{path}, line {number}")
-            yield row

@@ -223,7 +223,9 @@ class SfftParameters(OptimizationParameters):
         description="Length of the rows that the tokens are packed into.",
         json_schema_extra=TOKENS,
     )
-    tokenizer_path: Text | None = Field(None, description="The folder of the tokenizer; none: the model's own.")
+    tokenizer_path: Text | None = Field(
+        None, description="A tokenizer's folder, tokenizer.json or tokenizer.model; none: the model's own."
+    )
     setup_nccl_socket_ifname_by_ip: bool = Field(
         False, description="Tell NCCL the network interface of the node's address; for mixed machines."
     )

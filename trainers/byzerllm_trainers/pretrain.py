@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from byzerllm_adapters import registry
+from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.conversations import Encoded
 from byzerllm_adapters.errors import ByzerError
 
 from .job_folder import Record
 from .own_partitions import partition_counts
 from .packing import PackedStream, Plan
+from .parts import Batch, column
 from .recipe import Job, dealt, eval_layout
 from .tokenise import held_out_shards, tokenise
 
@@ -30,11 +31,14 @@ class Pretraining:
     def prepare(self, job: Job) -> Record:
         """Tokenise the documents, each followed by the end token."""
         tokenizer = self.tokenizer(job)
-        shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer))
+        tokenised = tokenise(job, lambda _names: Documents(tokenizer))
+        shards = tokenised.train
         plan = self.plan(job)  # refuses an empty text
         self.held_out(job)
-        counts = {"documents": len(shards), "tokens": len(shards.tokens)}
-        return counts | ({"held_out": len(held_out)} if held_out else {}) | partition_counts(shards, plan)
+        empty = int((shards.lengths == 0).sum())
+        counts = {"documents": len(shards) - empty, "tokens": len(shards.tokens)}
+        counts |= {"empty_documents": empty} if empty else {}
+        return counts | tokenised.counts | partition_counts(shards, plan)
 
     def plan(self, job: Job) -> Plan:
         """Windows of ``sfft.max_length`` tokens, shuffled by seed."""
@@ -67,29 +71,34 @@ class Pretraining:
         )  # the engine keeps fp32 masters
 
     def tokenizer(self, job: Job) -> Any:
-        """Return the tokenizer of ``sfft.tokenizer_path`` (a folder, or a file in it), else the model folder's."""
+        """Return the tokenizer of ``sfft.tokenizer_path`` (a folder or a file), else the model folder's."""
         train = job.request.train
-        path = Path(_sfft(job).tokenizer_path or train.local_model_dir or "")
-        return registry.find(train.family).load_tokenizer(str(path.parent if path.is_file() else path))
+        return registry.find(train.family).load_tokenizer(_sfft(job).tokenizer_path or train.local_model_dir or "")
 
 
-def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any) -> Iterator[Encoded]:
-    """Yield each document's ids, the end token last."""
-    end = tokenizer.eos_token_id
-    if end is None:
-        raise ByzerError("the tokenizer has no end token (eos_token)", do="set tokenizer.eos_token and save it again")
-    for number, row in enumerate(rows):
-        text = row.get("text")
-        if not isinstance(text, str):
-            raise ByzerError(
-                'pretraining needs a column "text" of strings',
-                where=f"row {number} has the columns {', '.join(map(str, row))}",
-                do="rename the column, e.g. table.rename(columns={'value': 'text'})",
-            )
-        ids = tokenizer(text)["input_ids"]
-        if not ids or ids[-1] != end:
-            ids = [*ids, end]
-        yield Encoded(ids, [True] * len(ids))
+@dataclass(frozen=True)
+class Documents:
+    """Encodes texts, each with the end token behind it (see `Encoder`); a text without a character has no token."""
+
+    tokenizer: Any
+    columns: ClassVar[Sequence[str] | None] = ("text",)
+
+    def encode(self, batch: Batch) -> list[Encoded | ByzerError]:
+        """Return each text's ids; all are learned."""
+        texts = column(batch, "text")
+        written = [text for text in texts if isinstance(text, str) and text]
+        encoded = iter(conversations.encode_texts(self.tokenizer, written))
+        return [self._example(text, encoded, batch, row) for row, text in enumerate(texts)]
+
+    def _example(self, text: object, encoded: Iterator[Encoded], batch: Batch, row: int) -> Encoded | ByzerError:
+        if isinstance(text, str):
+            return next(encoded) if text else Encoded([], [])
+        names = batch[row] if isinstance(batch, list) else batch.schema.names
+        return ByzerError(
+            'pretraining needs a column "text" of strings',
+            where=f"has the columns {', '.join(map(str, names))}",
+            do="rename the column, e.g. table.rename(columns={'value': 'text'})",
+        )
 
 
 def _sfft(job: Job) -> SfftParameters:

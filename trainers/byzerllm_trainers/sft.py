@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from byzerllm_adapters import conversations, registry
+from byzerllm_adapters.conversations import Encoded, Message
 from byzerllm_adapters.errors import ByzerError
 
-from .corpus import messages_of
 from .engine import precision
 from .job_folder import Record
 from .own_partitions import partition_counts
 from .packing import GroupedRows, Plan
+from .parts import Batch, Row, as_rows
 from .recipe import Job, dealt, eval_layout
 from .tokenise import held_out_shards, tokenise
 
@@ -32,7 +33,8 @@ class SupervisedFineTuning:
     def prepare(self, job: Job) -> Record:
         """Tokenise the rows; an answer that ``max_seq_length`` cuts off whole is counted, not trained."""
         tokenizer, limit = self.tokenizer(job), job.request.train.sft.max_seq_length
-        shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer, limit))
+        tokenised = tokenise(job, lambda names: Conversations(tokenizer, conversations.detect_format(names), limit))
+        shards = tokenised.train
         unused = int((shards.targets == 0).sum())
         plan = self.plan(job)  # refuses data without anything to learn
         self.held_out(job)
@@ -42,7 +44,7 @@ class SupervisedFineTuning:
             "tokens": int(shards.lengths.sum()),
             "supervised_tokens": int(shards.targets.sum()),
         }
-        return counts | ({"held_out": len(held_out)} if held_out else {}) | partition_counts(shards, plan)
+        return counts | tokenised.counts | partition_counts(shards, plan)
 
     def plan(self, job: Job) -> Plan:
         """Rows of similar length share a step, unless ``sft.group_by_length`` says otherwise."""
@@ -84,14 +86,31 @@ class SupervisedFineTuning:
         return registry.find(train.family).load_tokenizer(_model_dir(train))
 
 
-def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Iterator[conversations.Encoded]:
-    """Yield each row's ids and loss mask."""
-    first = next(rows, None)
-    if first is None:
-        raise ByzerError("the table has no rows", do="give a table with at least one row")
-    kind = conversations.detect_format(first.keys())
-    for messages in messages_of(chain([first], rows), kind):
-        yield conversations.encode_conversation(tokenizer, messages, max_length)
+@dataclass(frozen=True)
+class Conversations:
+    """Encodes rows as conversations (see `Encoder`)."""
+
+    tokenizer: Any
+    format: str
+    max_length: int
+    columns: ClassVar[Sequence[str] | None] = None
+
+    def encode(self, batch: Batch) -> list[Encoded | ByzerError]:
+        """Return each row's ids and loss mask."""
+        rows = [self._messages(row) for row in as_rows(batch)]
+        fitting = [row for row in rows if not isinstance(row, ByzerError)]
+        encoded = iter(conversations.encode_conversations(self.tokenizer, fitting, self.max_length))
+        found = [row if isinstance(row, ByzerError) else next(encoded) for row in rows]
+        return [self._placed(each) if isinstance(each, ByzerError) else each for each in found]
+
+    def _messages(self, row: Row) -> list[Message] | ByzerError:
+        try:
+            return conversations.to_messages(row, self.format)
+        except ByzerError as error:
+            return error
+
+    def _placed(self, error: ByzerError) -> ByzerError:
+        return ByzerError(error.what, where=f"(format {self.format})", do=error.do)
 
 
 def _sft(job: Job) -> SftParameters:

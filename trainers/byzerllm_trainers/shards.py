@@ -3,16 +3,19 @@
 A shard folder holds three flat arrays and a manifest that is written last:
 ``tokens.bin`` (int32), ``mask.bin`` (uint8; 1 where the loss applies) and ``offsets.bin`` (int64, one more
 than there are examples). Example ``i`` is the slice ``offsets[i]:offsets[i + 1]`` of both. Where the table's
-partitions matter, the manifest says which examples each holds.
+partitions matter, the manifest says which examples each holds. It also says what the examples were made of.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +27,11 @@ from .job_folder import read_json, write_json
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+FILES = ("tokens.bin", "mask.bin", "offsets.bin")
+MANIFEST = "manifest.json"
+AT_ONCE = 4096
+"""Examples that are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,11 @@ class Shards:
     @cached_property
     def targets(self) -> Longs:
         """Supervised tokens of each example, ``[examples]``: its first token is never predicted."""
-        counted = np.concatenate([[0], np.cumsum(self.mask, dtype=np.int64)])
-        begins, ends = self.offsets[:-1], self.offsets[1:]
-        return np.asarray(counted[ends] - counted[np.minimum(begins + 1, ends)], dtype=np.int64)
+        counts = np.zeros(len(self), np.int64)
+        for begin in range(0, len(self), AT_ONCE):  # the running count takes eight times the mask's memory
+            end = min(begin + AT_ONCE, len(self))
+            counts[begin:end] = _targets(self.between(begin, end))
+        return counts
 
     def example(self, index: int) -> tuple[Ints, Bools]:
         """Return token ids and mask of one example, each ``[length]``."""
@@ -67,26 +77,85 @@ class Shards:
         first, last = self.offsets[begin], self.offsets[end]
         return Shards(self.tokens[first:last], self.mask[first:last], self.offsets[begin : end + 1] - first)
 
+    def take(self, indices: Longs) -> Shards:
+        """Return a copy of these examples alone, in this order."""
+        chosen = [self.example(int(index)) for index in indices]
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[indices])]).astype(np.int64)
+        tokens = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in chosen)])
+        return Shards(tokens, np.concatenate([np.zeros(0, np.bool_), *(mask for _, mask in chosen)]), offsets)
+
+
+def _targets(shards: Shards) -> Longs:
+    counted = np.concatenate([[0], np.cumsum(shards.mask, dtype=np.int64)])
+    begins, ends = shards.offsets[:-1], shards.offsets[1:]
+    return np.asarray(counted[ends] - counted[np.minimum(begins + 1, ends)], dtype=np.int64)
+
+
+class ShardWriter:
+    """Appends examples to the three arrays of a shard folder, many at a time.
+
+    Attributes:
+        examples: How many there are so far.
+        tokens: How many of them all.
+    """
+
+    def __init__(self, tokens: BinaryIO, mask: BinaryIO, offsets: BinaryIO) -> None:
+        self._files = tokens, mask, offsets
+        self.examples = self.tokens = 0
+        offsets.write(bytes(8))
+
+    def add(self, examples: Sequence[Encoded]) -> None:
+        """Append examples."""
+        lengths = np.fromiter((len(example.ids) for example in examples), np.int64, len(examples))
+        total = int(lengths.sum())
+        tokens = np.fromiter(chain.from_iterable(example.ids for example in examples), np.int32, total)
+        mask = np.fromiter(chain.from_iterable(example.mask for example in examples), np.bool_, total)
+        self.append(Shards(tokens, mask, np.concatenate([[0], np.cumsum(lengths)])))
+
+    def append(self, shards: Shards) -> None:
+        """Append the examples of other shards."""
+        tokens, mask, offsets = self._files
+        tokens.write(np.ascontiguousarray(shards.tokens, np.int32).data)
+        mask.write(np.ascontiguousarray(shards.mask, np.bool_).data)
+        offsets.write((shards.offsets[1:] + self.tokens).data)
+        self.examples += len(shards)
+        self.tokens += len(shards.tokens)
+
+
+@contextmanager
+def shard_writer(
+    folder: Path, partitions: Sequence[int] | None = None, content: str | None = None
+) -> Iterator[ShardWriter]:
+    """Write a shard folder; it is whole, with its manifest, when the block ends without an error.
+
+    Files that were there before are unlinked, never written to: another job may share them.
+
+    Args:
+        folder: Made anew.
+        partitions: Where the table's partitions begin and end among the examples.
+        content: What the examples were made of, see `reuse`.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with ExitStack() as files:
+        writer = ShardWriter(*(files.enter_context((folder / name).open("wb")) for name in FILES))
+        yield writer
+    manifest = {"examples": writer.examples, "tokens": writer.tokens, "content": content}
+    write_json(folder / MANIFEST, manifest | {"partitions": partitions and list(partitions)})
+
 
 def write_shards(folder: Path, examples: Iterable[Encoded], partitions: Sequence[int] | None = None) -> Shards:
     """Write ``examples``, and where partitions begin and end among them; open them again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)
-    offsets = array("q", [0])
-    with (folder / "tokens.bin").open("wb") as tokens, (folder / "mask.bin").open("wb") as mask:
-        for example in examples:
-            tokens.write(array("i", example.ids).tobytes())
-            mask.write(bytes(example.mask))
-            offsets.append(offsets[-1] + len(example.ids))
-    (folder / "offsets.bin").write_bytes(offsets.tobytes())
-    manifest = {"examples": len(offsets) - 1, "tokens": offsets[-1], "partitions": partitions and list(partitions)}
-    write_json(folder / "manifest.json", manifest)
+    remaining = iter(examples)
+    with shard_writer(folder, partitions) as writer:
+        while batch := list(islice(remaining, AT_ONCE)):
+            writer.add(batch)
     return open_shards(folder)
 
 
 def open_shards(folder: Path) -> Shards:
     """Map the arrays of a shard folder whose manifest says that it is whole."""
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_json(folder / MANIFEST)
 
     def mapped(name: str, dtype: type[np.generic], length: int) -> npt.NDArray[np.generic]:
         if not length:  # an empty file cannot be mapped

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_adapters.model_folder import check_model_folder
+from byzerllm_adapters.model_folder import check_model_folder, check_tokenizer_path
 from byzerllm_adapters.parameters import read
 from byzerllm_adapters.rows import detect_format
 
 from .checkpoint import find_checkpoint
-from .corpus import EVAL_ROWS_FILE, data_files, keep_partitions, keep_rows, messages_of
+from .corpus import EVAL_ROWS_FILE, data_files, keep_partitions, keep_rows, messages_of, table_rows
 from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 RESERVED_SHARE = 0.75
 """Share of a node's CPUs that a job's CPU workers reserve: the rest lets a deployed model answer meanwhile."""
+
+CHECKED_ROWS = 100_000
+"""The cell looks at this many rows before it returns; tokenising looks at all of them."""
 
 LEAST_CPUS = 0.5
 """What a CPU worker reserves at least; more workers than fit at this rate are refused."""
@@ -71,6 +74,8 @@ def submit(
         find_checkpoint(settings.resume_from)
     if get_model is None or not train.sfft.tokenizer_path:
         check_model_folder(train.local_model_dir)
+    if train.sfft.tokenizer_path:
+        check_tokenizer_path(train.sfft.tokenizer_path)
     _check_data(train, table)
     sizes = _own_partitions(train, table, partitions, workers)
     _check_eval_data(train, eval_table)
@@ -134,7 +139,7 @@ def _check_rows(train: TrainParameters, table: pa.Table) -> None:
         raise ByzerError("the table has no rows", do="give a table with at least one row")
     if train.method == "sft":
         kind = detect_format(table.column_names)
-        for _ in messages_of(iter(table.to_pylist()), kind):
+        for _ in messages_of(table_rows(table, CHECKED_ROWS), kind):
             pass
     elif "text" not in table.column_names:
         raise ByzerError(
