@@ -183,8 +183,10 @@ class JobWatch:
             state.checkpoints = sorted({*state.checkpoints, int(event["step"])})
             return
         if name == "prepared":
-            counts = {k: v for k, v in event.items() if k not in ("event", "time", "attempt") and v}
-            state.message = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in counts.items())
+            counts = {k: v for k, v in event.items() if k not in ("event", "time", "attempt", "reused") and v}
+            said = [f"{value:,} {key.replace('_', ' ')}" for key, value in counts.items()]
+            said += [f"tokenised before by {event['reused']}"] if "reused" in event else []
+            state.message = ", ".join(said)
             return
         state.state = name
         state.total_steps = event.get("total_steps", state.total_steps)

@@ -32,6 +32,8 @@ def test_a_watch_follows_a_job_from_its_start_to_its_end(make_folder: Any) -> No
     assert (watch.look().message, state.started) == ("tokenising", 100.0)
     tell(folder, "prepared", examples=1200, examples_cut_off=0, tokens=45_000)
     assert watch.look().message == "1,200 examples, 45,000 tokens"
+    tell(folder, "prepared", examples=1200, tokens=45_000, reused="job-1")
+    assert watch.look().message == "1,200 examples, 45,000 tokens, tokenised before by job-1"
     tell(folder, "starting", message="placing 2 workers")
     assert (watch.look().state, state.message) == ("starting", "placing 2 workers")
 

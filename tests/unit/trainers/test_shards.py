@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from byzerllm_adapters.conversations import Encoded
-from byzerllm_trainers.shards import open_shards, write_shards
+from byzerllm_trainers import shards as shards_module
+from byzerllm_trainers.shards import open_shards, shard_writer, write_shards
 from tests.unit.trainers.helpers import examples, skewed_lengths
 
 
@@ -36,6 +37,36 @@ def test_an_empty_example_has_no_targets_wherever_it_stands(tmp_path: Path) -> N
     assert write_shards(tmp_path / "a", [empty, full, empty, full, empty]).targets.tolist() == [0, 1, 0, 1, 0]
     assert write_shards(tmp_path / "b", [empty]).targets.tolist() == [0]
     assert write_shards(tmp_path / "c", []).targets.tolist() == []
+
+
+def test_targets_do_not_depend_on_how_many_examples_are_counted_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [*examples(skewed_lengths(20)), Encoded([], []), Encoded([7], [True])]
+    expected = write_shards(tmp_path / "a", rows).targets.tolist()
+    monkeypatch.setattr(shards_module, "AT_ONCE", 3)
+    assert write_shards(tmp_path / "b", rows).targets.tolist() == expected
+
+
+def test_chosen_examples_are_copied_in_the_order_asked_for(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "all", [*examples([3, 5, 2]), Encoded([], [])])
+    with shard_writer(tmp_path / "some") as writer:
+        writer.append(shards.take(np.array([2, 0])))
+        writer.append(shards.take(np.array([3, 1])))
+        writer.append(shards.take(np.array([], dtype=np.int64)))
+    copied = open_shards(tmp_path / "some")
+    assert len(copied) == 4
+    for new, old in enumerate([2, 0, 3, 1]):
+        for one, other in zip(copied.example(new), shards.example(old), strict=True):
+            assert one.tolist() == other.tolist()
+
+
+def test_writing_a_folder_anew_leaves_linked_files_alone(tmp_path: Path) -> None:
+    write_shards(tmp_path / "a", examples([10]))
+    before = (tmp_path / "a" / "tokens.bin").read_bytes()
+    (tmp_path / "linked.bin").hardlink_to(tmp_path / "a" / "tokens.bin")
+    write_shards(tmp_path / "a", examples([3]))
+    assert (tmp_path / "linked.bin").read_bytes() == before
 
 
 def test_tokens_are_mapped_not_loaded(tmp_path: Path) -> None:
