@@ -121,6 +121,25 @@ def test_a_table_that_cannot_train_leaves_nothing_behind(
     assert not Path(keys["localPathPrefix"]).exists()
 
 
+@pytest.mark.parametrize(("path", "what"), [("nowhere", "no folder or file"), ("", "holds no tokenizer")])
+def test_a_path_without_a_tokenizer_leaves_nothing_behind(
+    cluster: Cluster, keys: dict[str, Any], tmp_path: Path, path: str, what: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    keys |= {"pretrainedModelType": "sfft/llama", "sfft.str.tokenizer_path": str(tmp_path / "empty" / path)}
+    with pytest.raises(ByzerError, match=what):
+        submit.submit(keys, owner="me", table=rows(text=["a"]))
+    assert not Path(keys["localPathPrefix"]).exists()
+
+
+def test_a_folder_of_empty_files_leaves_nothing_behind(cluster: Cluster, keys: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("")
+    with pytest.raises(ByzerError, match="is empty"):
+        submit.submit(keys | {"localDataDir": str(tmp_path / "data")}, owner="me")
+    assert not Path(keys["localPathPrefix"]).exists()
+
+
 def test_a_table_to_evaluate_on_is_kept_and_tokenised_apart(cluster: Cluster, keys: dict[str, Any]) -> None:
     held_out = rows(instruction=["x"], output=["X"])
     folder = submit.submit(keys | {"evalTable": "held"}, owner="me", table=rows(), eval_table=held_out)
