@@ -23,12 +23,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.pieces import Piece, encode_all, encode_pieces, with_bos
 from byzerllm_adapters.rows import to_messages, tools_of
 from byzerllm_adapters.templates import (
     Span,
@@ -69,7 +69,7 @@ def encode_prompt(
     text = render(tokenizer, messages, True, tools, roles)
     prompts = _prompts(tokenizer, messages, tools, roles)
     starts = sorted(len(prompt) for _, prompt in prompts if text.startswith(prompt))
-    return [token for piece, first in _pieces(text, starts) for token in _encode(tokenizer, piece, first)]
+    return [token for ids in encode_pieces(tokenizer, _pieces(text, starts)) for token in ids]
 
 
 def encode_conversation(
@@ -90,7 +90,120 @@ def encode_conversation(
             that the row says, or it writes an earlier turn in another way once the conversation goes on (the
             model would never be prompted with what it learned).
     """
+    [found] = encode_conversations(tokenizer, [messages], max_length, [tools])
+    if isinstance(found, ByzerError):
+        raise found
+    return found
+
+
+def encode_conversations(
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]],
+    max_length: int | None = None,
+    tools: Sequence[Tools | None] | None = None,
+) -> list[Encoded | ByzerError]:
+    """Return for each conversation what `encode_conversation` returns or raises; many at once are much faster.
+
+    Args:
+        max_length: As of `encode_conversation`.
+        tools: Each one's; None: none has any.
+    """
+    given = [None] * len(conversations) if tools is None else tools
     marked = has_markers(tokenizer)
+    outlines = [_outlined(tokenizer, *each, marked) for each in zip(conversations, given, strict=True)]
+    drawn = [outline for outline in outlines if isinstance(outline, _Outline)]
+    encoded = iter(_encoded(tokenizer, drawn, max_length))
+    return [outline if isinstance(outline, ByzerError) else next(encoded) for outline in outlines]
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int | None = None) -> Encoded:
+    """Return a plain text and its end-of-sequence token as ids, all learned but a BOS in front (rule 3).
+
+    Raises:
+        ByzerError: The tokenizer has no end-of-sequence token.
+    """
+    return encode_texts(tokenizer, [text], max_length)[0]
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
+) -> list[Encoded]:
+    """Return what `encode_text` returns for each text; a text that ends with the end token gets no second one."""
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ByzerError("the tokenizer has no end-of-sequence token", do="set eos_token in its tokenizer_config.json")
+    found = []
+    for tokens in encode_all(tokenizer, texts):
+        ids = with_bos(tokenizer, tokens)
+        ids += [] if ids[-1:] == [end] else [end]
+        mask = [ids[0] != tokenizer.bos_token_id, *[True] * (len(ids) - 1)]
+        found.append(Encoded(ids[:max_length], mask[:max_length]))
+    return found
+
+
+def encode_row(
+    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], format: str, max_length: int | None = None
+) -> Encoded:
+    """Return a row of any format as one example: a plain text, or else a conversation."""
+    [found] = encode_rows(tokenizer, [row], format, max_length)
+    if isinstance(found, ByzerError):
+        raise found
+    return found
+
+
+def encode_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, Any] | ByzerError],
+    format: str,
+    max_length: int | None = None,
+) -> list[Encoded | ByzerError]:
+    """Return for each row what `encode_row` returns or raises; an error in place of a row stays as it is."""
+    read = [_content(row, format) for row in rows]
+    fits = [content for content in read if not isinstance(content, ByzerError)]
+    found: Sequence[Encoded | ByzerError]
+    if format == "text":
+        found = encode_texts(tokenizer, [text for text, _ in fits], max_length)
+    else:
+        found = encode_conversations(tokenizer, [m for m, _ in fits], max_length, [tools for _, tools in fits])
+    encoded = iter(found)
+    return [content if isinstance(content, ByzerError) else next(encoded) for content in read]
+
+
+def _content(row: Mapping[str, Any] | ByzerError, format: str) -> tuple[Any, Tools | None] | ByzerError:
+    """Return a row's text or messages, and its tools."""
+    if isinstance(row, ByzerError):
+        return row
+    try:
+        if format != "text":
+            return to_messages(row, format), tools_of(row)
+    except ByzerError as error:
+        return error
+    text = row.get("text")
+    return (text, None) if isinstance(text, str) and text.strip() else ByzerError("text is empty or not text")
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """A rendered conversation: where its answers' turns start, and the spans of it that the loss covers."""
+
+    text: str
+    starts: list[int]
+    learned: list[Span]
+
+
+def _outlined(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools | None, marked: bool
+) -> _Outline | ByzerError:
+    """Return a conversation's outline, or what `encode_conversation` raises."""
+    try:
+        return _outline(tokenizer, messages, tools, marked)
+    except ByzerError as error:
+        return error
+
+
+def _outline(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools | None, marked: bool
+) -> _Outline:
     text, spans = _rendered(tokenizer, messages, tools, marked)
     _refuse_left_out(text, messages, tools)
     starts = dict[int, int]()
@@ -109,38 +222,22 @@ def encode_conversation(
         if not any(ends_a_turn(tokenizer, text[slice(*span)]) for span in turn):
             raise _endless(number)
         learned += turn if messages[number].get("weight", 1) else []
-    ids, mask, at = list[int](), list[bool](), 0
-    for piece, first in _pieces(text, list(starts.values())):
-        tokens = _encode(tokenizer, piece, first)
-        ids += tokens
-        mask += _learned(tokenizer, piece, tokens, [(a - at, b - at) for a, b in learned], first)
-        at += len(piece)
-    return Encoded(ids[:max_length], mask[:max_length])
+    return _Outline(text, list(starts.values()), learned)
 
 
-def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int | None = None) -> Encoded:
-    """Return a plain text and its end-of-sequence token as ids, all learned but a BOS in front (rule 3).
-
-    Raises:
-        ByzerError: The tokenizer has no end-of-sequence token.
-    """
-    if tokenizer.eos_token_id is None:
-        raise ByzerError("the tokenizer has no end-of-sequence token", do="set eos_token in its tokenizer_config.json")
-    ids = [*_with_bos(tokenizer, tokenizer.encode(text, add_special_tokens=False)), tokenizer.eos_token_id]
-    mask = [ids[0] != tokenizer.bos_token_id, *[True] * (len(ids) - 1)]
-    return Encoded(ids[:max_length], mask[:max_length])
-
-
-def encode_row(
-    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], format: str, max_length: int | None = None
-) -> Encoded:
-    """Return a row of any format as one example: a plain text, or else a conversation."""
-    if format != "text":
-        return encode_conversation(tokenizer, to_messages(row, format), max_length, tools_of(row))
-    text = row.get("text")
-    if not isinstance(text, str) or not text.strip():
-        raise ByzerError("text is empty or not text")
-    return encode_text(tokenizer, text, max_length)
+def _encoded(tokenizer: PreTrainedTokenizerBase, outlines: Sequence[_Outline], max_length: int | None) -> list[Encoded]:
+    """Return each conversation's ids, and for each of them whether the loss covers it."""
+    cut = [_pieces(outline.text, outline.starts) for outline in outlines]
+    pieces = [piece for each in cut for piece in each]
+    ids = encode_pieces(tokenizer, pieces)
+    spans = [local for each, outline in zip(cut, outlines, strict=True) for local in _local(each, outline.learned)]
+    parts = zip(ids, _masks(tokenizer, pieces, ids, spans), strict=True)
+    found = []
+    for each in cut:
+        own = list(islice(parts, len(each)))
+        tokens, mask = [token for part, _ in own for token in part], [on for _, part in own for on in part]
+        found.append(Encoded(tokens[:max_length], mask[:max_length]))
+    return found
 
 
 def _prompts(
@@ -228,65 +325,53 @@ def _refuse_left_out(text: str, messages: Sequence[Message], tools: Tools | None
         raise _left_out("the column tools")
 
 
-def _pieces(text: str, starts: Sequence[int]) -> Iterator[tuple[str, bool]]:
-    """Yield the text before the first start, and from each start to the next, and whether it is the first (rule 2)."""
-    for begin, end in pairwise([0, *starts, len(text)]):
-        yield text[begin:end], begin == 0
+def _pieces(text: str, starts: Sequence[int]) -> list[Piece]:
+    """Return the text before the first start, and from each start to the next, and whether it is the first (rule 2)."""
+    return [(text[begin:end], number == 0) for number, (begin, end) in enumerate(pairwise([0, *starts, len(text)]))]
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, piece: str, first: bool) -> list[int]:
-    """Return the ids of a piece (rules 2, 3)."""
-    if first:
-        return _with_bos(tokenizer, tokenizer.encode(piece, add_special_tokens=False))
-    return _encode_middle(tokenizer, piece)
+def _local(pieces: Sequence[Piece], spans: Sequence[Span]) -> Iterator[list[Span]]:
+    """Yield for each piece of a text the spans that reach into it, counted from its beginning."""
+    at = 0
+    for piece, _ in pieces:
+        end = at + len(piece)
+        yield [(max(a - at, 0), min(b, end) - at) for a, b in spans if a < end and b > at]
+        at = end
 
 
-def _learned(
-    tokenizer: PreTrainedTokenizerBase, piece: str, ids: list[int], spans: Sequence[Span], first: bool
-) -> list[bool]:
-    """Return for each id of a piece whether it is in one of the spans, which count from the piece's beginning."""
-    mask = [False] * len(ids)
+def _masks(
+    tokenizer: PreTrainedTokenizerBase,
+    pieces: Sequence[Piece],
+    ids: Sequence[list[int]],
+    spans: Sequence[Sequence[Span]],
+) -> list[list[bool]]:
+    """Return for each id of each piece whether it is in one of the piece's spans.
 
-    def tokens_before(place: int) -> int:
-        if place <= 0 or place >= len(piece):
-            return 0 if place <= 0 else len(ids)
-        before = _encode(tokenizer, piece[:place], first)
-        return next((n for n, (one, other) in enumerate(zip(before, ids, strict=False)) if one != other), len(before))
-
-    for begin, end in spans:
-        if begin < len(piece) and end > 0:
-            a, b = tokens_before(begin), tokens_before(end)
+    As many tokens are before a place as the text up to there has in common with the whole piece.
+    """
+    asked = [
+        (number, place)
+        for number, ((piece, _), own) in enumerate(zip(pieces, spans, strict=True))
+        for place in {place for span in own for place in span}
+        if 0 < place < len(piece)
+    ]
+    heads = encode_pieces(tokenizer, [(pieces[number][0][:place], pieces[number][1]) for number, place in asked])
+    before = {key: _common(head, ids[key[0]]) for key, head in zip(asked, heads, strict=True)}
+    masks = []
+    for number, ((piece, _), tokens, own) in enumerate(zip(pieces, ids, spans, strict=True)):
+        mask, edges = [False] * len(tokens), {0: 0, len(piece): len(tokens)}
+        for span in own:
+            a, b = (edges[place] if place in edges else before[number, place] for place in span)
             mask[a:b] = [True] * (b - a)
-    return mask
+        masks.append(mask)
+    return masks
 
 
-def _encode_middle(tokenizer: PreTrainedTokenizerBase, piece: str) -> list[int]:
-    """Tokenise the middle of a text: after a newline, whose own ids are taken away again."""
-    if _spaces_front(tokenizer):
-        newline = tokenizer.encode("\n", add_special_tokens=False)
-        ids = tokenizer.encode("\n" + piece, add_special_tokens=False)
-        if ids[: len(newline)] == newline:
-            return list(ids[len(newline) :])
-    return list(tokenizer.encode(piece, add_special_tokens=False))
-
-
-@lru_cache(maxsize=16)
-def _spaces_front(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer puts a space in front of a text (sentencepiece's dummy prefix)."""
-    alone, newline, after = (tokenizer.encode(text, add_special_tokens=False) for text in ("a", "\n", "\na"))
-    return bool(after[: len(newline)] == newline and after[len(newline) :] != alone)
-
-
-def _with_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    bos = tokenizer.bos_token_id
-    return [bos, *ids] if _writes_bos(tokenizer) and ids[:1] != [bos] else list(ids)
-
-
-@lru_cache(maxsize=16)
-def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer itself puts its BOS in front of a plain text."""
-    bos = tokenizer.bos_token_id
-    return bos is not None and tokenizer.encode("a", add_special_tokens=True)[:1] == [bos]
+def _common(one: list[int], other: list[int]) -> int:
+    """Return how many ids both begin with."""
+    if other[: len(one)] == one:
+        return len(one)
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _unstable(number: int) -> ByzerError:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.templates import ensure_template
+from byzerllm_adapters.tokenizer_file import load_tokenizer_file
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -34,12 +35,20 @@ def load_tokenizer(model_dir: str | Path, *, template: str, trust_remote_code: b
 
     The folder of a peft adapter without a tokenizer has its base model's.
 
+    Args:
+        model_dir: A folder; or a `tokenizer.json` or sentencepiece model (`tokenizer.model`), which stands for its
+            folder where a `tokenizer_config.json` says more about it.
+
     Raises:
-        ByzerError: There is no such folder, or no tokenizer that transformers can read.
+        ByzerError: There is no such folder or file, or no tokenizer that transformers can read.
     """
     from transformers import AutoTokenizer
 
-    folder = _folder(model_dir)
+    if (file := Path(model_dir)).is_file() and not (file.parent / "tokenizer_config.json").is_file():
+        tokenizer = load_tokenizer_file(file)
+        ensure_template(tokenizer, template)
+        return tokenizer
+    folder = _folder(file.parent if file.is_file() else model_dir)
     if is_adapter(folder) and not has_tokenizer(folder):
         return load_tokenizer(base_of(folder), template=template, trust_remote_code=trust_remote_code)
     try:

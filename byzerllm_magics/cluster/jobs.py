@@ -200,9 +200,9 @@ class JobWatch:
             state.checkpoints = sorted({*state.checkpoints, int(event["step"])})
             return
         if name == "prepared":
-            state.message = ", ".join(
-                _said(k, v) for k, v in event.items() if k not in ("event", "time", "attempt") and v
-            )
+            said = [_said(k, v) for k, v in event.items() if k not in ("event", "time", "attempt", "reused") and v]
+            said += [f"tokenised before by {event['reused']}"] if "reused" in event else []
+            state.message = ", ".join(said)
             return
         state.state = name
         state.total_steps = event.get("total_steps", state.total_steps)

@@ -2,61 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
 
-from .data_files import Row, values_of
-from .job_folder import Record
-
-T = TypeVar("T")
+from .data_files import values_of
+from .parts import Row
 
 
-class BadRows:
-    """Counts the rows of a job that do not fit, or lets the first of them end it.
+def placed(error: ByzerError, place: str, format: str) -> ByzerError:
+    """Return what is wrong with a row, with where it stands and the format that it was read in."""
+    return ByzerError(error.what, where=f"{place} (format {format})", do=error.do)
+
+
+def none_fits(rows: int, first: ByzerError) -> ByzerError:
+    """Return the error of data of which every row was dropped."""
+    return ByzerError(f"none of {rows:,} rows fits; the first: {first.what}", where=first.where, do=first.do)
+
+
+def check_rows(rows: Iterable[Row], convert: Callable[[Mapping[str, Any]], object], format: str, *, drop: bool) -> None:
+    """Look at rows before any is tokenised.
 
     Args:
-        drop: Whether they are left out.
+        rows: What to look at.
+        convert: Raises why a row does not fit.
+        format: Theirs.
+        drop: Whether such rows are left out; then one that fits is enough, and none behind it is looked at.
+
+    Raises:
+        ByzerError: a row does not fit, with its place and the reason; or none of many does.
     """
-
-    def __init__(self, *, drop: bool) -> None:
-        self._drop, self._count = drop, 0
-        self._first: ByzerError | None = None
-
-    def convert(
-        self, rows: Iterable[Row], convert: Callable[[Mapping[str, Any]], T], format: str
-    ) -> Iterator[T | None]:
-        """Yield what each row becomes; None: it was dropped.
-
-        Raises:
-            ByzerError: a row does not fit, with its place and the reason; or none of many does.
-        """
-        total, dropped = 0, 0
-        for row in rows:
-            total += 1
-            try:
-                found = convert(values_of(row))
-            except ByzerError as error:
-                told = ByzerError(error.what, where=f"{row.place} (format {format})", do=error.do)
-                if not self._drop:
-                    raise told from None
-                self._first = self._first or told
-                dropped += 1
-                self._count += 1
-                yield None
-            else:
-                yield found
-        if dropped and dropped == total:
-            assert self._first is not None
-            raise ByzerError(
-                f"none of {total:,} rows fits; the first: {self._first.what}",
-                where=self._first.where,
-                do=self._first.do,
-            )
-
-    def counts(self) -> Record:
-        """Return what the ``prepared`` event says of dropped rows; nothing where there are none."""
-        if self._first is None:
-            return {}
-        return {"rows_dropped": self._count, "first_dropped": f"{self._first.where}: {self._first.what}"}
+    total, first = 0, None
+    for row in rows:
+        total += 1
+        try:
+            convert(values_of(row))
+        except ByzerError as error:
+            told = placed(error, row.place, format)
+            if not drop:
+                raise told from None
+            first = first or told
+        else:
+            if drop:
+                return
+    if first is not None:
+        raise none_fits(total, first)

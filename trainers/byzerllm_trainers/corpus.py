@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.rows import detect_format, to_messages
 
-from .data_files import READ_AT_ONCE, FormatOf, Row, data_files, file_rows, format_of_files, parquet_rows
+from .data_files import FormatOf, data_files, format_of_files
 from .job_folder import JobFolder, read_json, write_json
+from .parts import PART_ROWS, Part, Row, cut, part_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 ROWS_FILE = "rows.parquet"
 EVAL_ROWS_FILE = "eval-rows.parquet"
 PARTITIONS_FILE = "partitions.json"
+
+READ_AT_ONCE = 4096
+"""Rows of a table that are in memory at a time."""
 
 
 def is_dataset(data: object) -> bool:
@@ -45,7 +49,7 @@ def keep_rows(folder: JobFolder, data: Any, file: str = ROWS_FILE) -> None:
     import pyarrow.parquet as pq
 
     if not is_dataset(data):
-        pq.write_table(data, folder.data / file)
+        pq.write_table(data, folder.data / file, row_group_size=PART_ROWS)
         return
     schema = _arrow_schema(data)
     with pq.ParquetWriter(folder.data / file, schema) as writer:
@@ -81,28 +85,38 @@ def partitions(folder: JobFolder) -> list[int] | None:
     return bounds
 
 
-def rows(folder: JobFolder, data_dir: str | None) -> Iterator[Row]:
-    """Yield the job's rows, in order.
+def parts(folder: JobFolder, data_dir: str | None) -> list[Part]:
+    """Return the job's rows in parts: its kept table's, or else those of a folder of files.
 
     Args:
         folder: The job; its kept table is read when there is one.
         data_dir: A folder of files otherwise (`data_files.SUFFIXES`).
 
     Raises:
-        ByzerError: no data, or a file that cannot be read.
+        ByzerError: there is no row, or a file is not what its name says.
     """
     kept = folder.data / ROWS_FILE
-    if kept.exists():
-        yield from parquet_rows(kept)
-        return
-    for path in data_files(data_dir):
-        yield from file_rows(path)
+    found = cut([kept], table="") if kept.exists() else cut(data_files(data_dir))
+    if not found:
+        what = "the table has no rows" if kept.exists() else f"the files in {data_dir} have no rows"
+        raise ByzerError(what, do="give at least one row")
+    return found
 
 
-def eval_rows(folder: JobFolder) -> Iterator[Row] | None:
-    """Return the rows of the table to evaluate on; None: the job has none."""
+def eval_parts(folder: JobFolder) -> list[Part]:
+    """Return the rows of the table to evaluate on; none: the job has no such table."""
     kept = folder.data / EVAL_ROWS_FILE
-    return parquet_rows(kept, "row {} of evalTable") if kept.exists() else None
+    return cut([kept], table=" of evalTable") if kept.exists() else []
+
+
+def rows(folder: JobFolder, data_dir: str | None) -> Iterator[Row]:
+    """Yield the rows of `parts`, in order."""
+    return chain.from_iterable(map(part_rows, parts(folder, data_dir)))
+
+
+def kept_rows(folder: JobFolder, file: str = ROWS_FILE) -> Iterator[Row]:
+    """Yield the rows of a table that `keep_rows` stored, few of them in memory at a time."""
+    return chain.from_iterable(map(part_rows, cut([folder.data / file], table="")))
 
 
 def table_rows(table: pa.Table) -> Iterator[Row]:

@@ -28,7 +28,7 @@ class TrainArgs:
 
     Attributes:
         model_path: A transformers folder: the start, unless ``get_model`` builds another.
-        tokenizer_path: A tokenizer's folder, or a file in it; the model's by default.
+        tokenizer_path: A tokenizer's folder, tokenizer.json or sentencepiece model; the model's by default.
         data_dir: Folder of data files (`data_files.SUFFIXES`).
         checkpoint_saving_path: The job folder is made in here.
         steps_per_epoch: Steps that count as one epoch; None: all of the data.

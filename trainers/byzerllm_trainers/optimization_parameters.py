@@ -327,7 +327,9 @@ class SfftParameters(OptimizationParameters):
         validation_alias=AliasChoices("from_scratch", "train_from_scratch"),
         description="Begin with new weights, of the model that config.json describes.",
     )
-    tokenizer_path: Text | None = Field(None, description="The folder of the tokenizer; none: the model's own.")
+    tokenizer_path: Text | None = Field(
+        None, description="A tokenizer's folder, tokenizer.json or tokenizer.model; none: the model's own."
+    )
     setup_nccl_socket_ifname_by_ip: bool = Field(
         False, description="Tell NCCL the network interface of the node's address; for mixed machines."
     )

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.conversations import Encoded
 from byzerllm_adapters.errors import ByzerError
 
-from .bad_rows import BadRows
 from .engine import precision
 from .job_folder import Record
 from .loss import NextToken, Objective
 from .own_partitions import partition_counts
 from .packing import PackedStream, Plan
+from .parts import Batch
 from .recipe import Job, dealt, eval_layout
 from .tokenise import held_out_shards, tokenise
 from .vocabulary import fit_vocabulary
@@ -34,16 +35,19 @@ class Pretraining:
     def prepare(self, job: Job) -> Record:
         """Tokenise the documents, each followed by the end token."""
         tokenizer = self.tokenizer(job)
-        if tokenizer.eos_token_id is None:
-            raise ByzerError(
-                "the tokenizer has no end token (eos_token)", do="set tokenizer.eos_token and save it again"
-            )
-        bad = BadRows(drop=_sfft(job).on_bad_row == "drop")
-        shards, held_out = tokenise(job, lambda rows, kind: bad.convert(rows, partial(_encode, tokenizer), kind))
+        tokenised = tokenise(job, lambda kind: Documents(tokenizer, kind))
+        shards = tokenised.train
         plan = self.plan(job)  # refuses an empty text
         self.held_out(job)
-        counts = {"format": "text", "documents": len(shards), **bad.counts(), "tokens": len(shards.tokens)}
-        return counts | ({"held_out": len(held_out)} if held_out else {}) | partition_counts(shards, plan)
+        empty = int((shards.lengths == 0).sum())
+        counts = {
+            "format": tokenised.format,
+            "documents": len(shards) - empty,
+            **({"empty_documents": empty} if empty else {}),
+            **tokenised.dropped,
+            "tokens": len(shards.tokens),
+        }
+        return counts | tokenised.counts | partition_counts(shards, plan)
 
     def plan(self, job: Job) -> Plan:
         """Windows of ``sfft.max_length`` tokens, shuffled by seed."""
@@ -85,10 +89,40 @@ class Pretraining:
         return conversations.encode_text(tokenizer, text).ids[:-1]
 
     def tokenizer(self, job: Job) -> Any:
-        """Return the tokenizer of ``sfft.tokenizer_path`` (a folder, or a file in it), else the model folder's."""
+        """Return the tokenizer of ``sfft.tokenizer_path`` (a folder or a file), else the model folder's."""
         train = job.request.train
-        path = Path(_sfft(job).tokenizer_path or train.local_model_dir or "")
-        return registry.find(train.family).load_tokenizer(str(path.parent if path.is_file() else path))
+        return registry.find(train.family).load_tokenizer(_sfft(job).tokenizer_path or train.local_model_dir or "")
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Encodes texts, each with the end token behind it (see `Encoder`); a text without a character has no token."""
+
+    tokenizer: Any
+    format: str
+    columns: ClassVar[Sequence[str] | None] = ("text",)
+
+    def encode(self, batch: Batch) -> list[Encoded | ByzerError]:
+        """Return each text's ids; all are learned."""
+        texts = batch.column("text")
+        written = [text for text in texts if isinstance(text, str) and text]
+        encoded = iter(conversations.encode_texts(self.tokenizer, written))
+        return [
+            next(encoded) if isinstance(text, str) and text else _without_text(text, batch.names(row))
+            for row, text in enumerate(texts)
+        ]
+
+
+def _without_text(text: object, columns: Sequence[str]) -> Encoded | ByzerError:
+    """Return what becomes of a row in which there is nothing to learn."""
+    if isinstance(text, str):
+        return Encoded([], [])
+    if isinstance(text, ByzerError):
+        return text
+    return ByzerError(
+        'pretraining needs a column "text" of strings',
+        do=f"this row has the columns {', '.join(columns)}; rename one, or fill it",
+    )
 
 
 def _start(job: Job, tokens: int) -> Any:
@@ -120,20 +154,6 @@ def _called(pickled: Path) -> Any:
             do="return a causal language model, e.g. BaiChuanForCausalLM(BaiChuanConfig())",
         )
     return model
-
-
-def _encode(tokenizer: Any, row: Mapping[str, Any]) -> Encoded:
-    """Return a document's ids, the end token last."""
-    text = row.get("text")
-    if not isinstance(text, str):
-        raise ByzerError(
-            'pretraining needs a column "text" of strings',
-            do=f"this row has the columns {', '.join(map(str, row))}; rename one, or fill it",
-        )
-    ids = tokenizer(text)["input_ids"]
-    if not ids or ids[-1] != tokenizer.eos_token_id:
-        ids = [*ids, tokenizer.eos_token_id]
-    return Encoded(ids, [True] * len(ids))
 
 
 def _sfft(job: Job) -> SfftParameters:

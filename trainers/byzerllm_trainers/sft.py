@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.contract import Message
-from byzerllm_adapters.conversations import encode_row
+from byzerllm_adapters.conversations import Encoded, encode_rows
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.templates import ROLE_KEYS, fix_roles, frame
 
-from .bad_rows import BadRows
-from .corpus import data_format
 from .finetuning import add_adapter, load_base, trained_in
 from .job_folder import Record
 from .loss import NextToken, Objective
 from .own_partitions import partition_counts
 from .packed_rows import PackedRows, check_isolation
 from .packing import GroupedRows, Plan
+from .parts import Batch
 from .recipe import Job, dealt, eval_layout
 from .shards import Shards
 from .tokenise import held_out_shards, tokenise
 from .vocabulary import fit_vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from byzerllm_adapters.conversations import Encoded
-
-    from .data_files import Row
     from .optimization_parameters import SftParameters
     from .train_parameters import TrainParameters
 
@@ -44,26 +40,22 @@ class SupervisedFineTuning:
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the rows; an answer that ``max_seq_length`` cuts off whole is counted, not trained."""
-        tokenizer, limit, train = self.tokenizer(job), _sft(job).max_seq_length, job.request.train
-        bad = BadRows(drop=_sft(job).on_bad_row == "drop")
-
-        def encode(rows: Iterable[Row], kind: str) -> Iterator[Encoded | None]:
-            return bad.convert(rows, lambda row: encode_row(tokenizer, row, kind, limit), kind)
-
-        shards, held_out = tokenise(job, encode)
+        tokenizer, limit = self.tokenizer(job), _sft(job).max_seq_length
+        tokenised = tokenise(job, lambda kind: Conversations(tokenizer, kind, limit))
+        shards = tokenised.train
         unused = int((shards.targets == 0).sum())
         plan = self.plan(job)  # refuses data without anything to learn
         _refuse_endless(shards, tokenizer, limit)
         self.held_out(job)
         counts = {
-            "format": data_format(job.folder, train.local_data_dir, train.method),
+            "format": tokenised.format,
             "examples": len(shards) - unused,
             "examples_cut_off": unused,
-            **bad.counts(),
+            **tokenised.dropped,
             "tokens": int(shards.lengths.sum()),
             "supervised_tokens": int(shards.targets.sum()),
         }
-        return counts | ({"held_out": len(held_out)} if held_out else {}) | partition_counts(shards, plan)
+        return counts | tokenised.counts | partition_counts(shards, plan)
 
     def plan(self, job: Job) -> Plan:
         """Rows of similar length share a step, or are packed into one, as the cell says."""
@@ -116,6 +108,20 @@ class SupervisedFineTuning:
         given = {name: getattr(_sft(job), name) for name in ROLE_KEYS}
         fix_roles(tokenizer, {name: value for name, value in given.items() if value})
         return tokenizer
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """Encodes rows as conversations (see `Encoder`)."""
+
+    tokenizer: Any
+    format: str
+    max_length: int
+    columns: ClassVar[Sequence[str] | None] = None
+
+    def encode(self, batch: Batch) -> list[Encoded | ByzerError]:
+        """Return each row's ids and loss mask."""
+        return encode_rows(self.tokenizer, batch.rows(), self.format, self.max_length)
 
 
 def _refuse_endless(shards: Shards, tokenizer: Any, limit: int) -> None:

@@ -6,18 +6,18 @@ import math
 import re
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_adapters.model_folder import check_model_folder
+from byzerllm_adapters.model_folder import check_model_folder, check_tokenizer_path
 from byzerllm_adapters.parameters import read
 from byzerllm_adapters.rows import to_messages, tools_of
 
-from .bad_rows import BadRows
+from .bad_rows import check_rows
 from .check_model import check_model
 from .checkpoint import find_checkpoint
 from .corpus import (
@@ -28,14 +28,16 @@ from .corpus import (
     is_dataset,
     keep_partitions,
     keep_rows,
+    kept_rows,
     table_rows,
 )
-from .data_files import Row, format_of_files, parquet_rows
+from .data_files import format_of_files
 from .deepspeed_config import check_batch_size
 from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
 from .loop_settings import loop_settings
+from .parts import Row
 from .trackers import check_tracker
 from .train_parameters import TrainParameters
 
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 RESERVED_SHARE = 0.75
 """Share of a node's CPUs that a job's CPU workers reserve: the rest lets a deployed model answer meanwhile."""
+
+CHECKED_ROWS = 100_000
+"""The cell looks at this many rows before it returns; tokenising looks at all of them."""
 
 LEAST_CPUS = 0.5
 """What a CPU worker reserves at least; more workers than fit at this rate are refused."""
@@ -88,6 +93,8 @@ def submit(
         check_model(train)
     elif not train.sfft.tokenizer_path:
         check_model_folder(train.local_model_dir)
+    if train.sfft.tokenizer_path:
+        check_tokenizer_path(train.sfft.tokenizer_path)
     check_batch_size(train.deepspeed_config or {}, settings.rows, settings.accumulation, workers)
     kind = _check_data(train, table)
     sizes = _own_partitions(train, table, partitions, workers)
@@ -165,10 +172,9 @@ def _keep(train: TrainParameters, folder: JobFolder, table: pa.Table | Any, file
     try:
         keep_rows(folder, table, file)
         if is_dataset(table):
-            kept = folder.data / file
-            if next(parquet_rows(kept), None) is None:
+            if next(kept_rows(folder, file), None) is None:
                 raise _no_rows()
-            _check_rows(train, parquet_rows(kept), formats_for(train.method)(columns_of(table)))
+            _check_rows(train, kept_rows(folder, file), formats_for(train.method)(columns_of(table)))
     except ByzerError as error:
         raise _from(key, error) from None
 
@@ -177,11 +183,8 @@ def _check_rows(train: TrainParameters, rows: Iterable[Row], kind: str) -> None:
     """Refuse conversations that do not fit, or where such are dropped, data of which none fits."""
     if train.method == "sft":
         drop = train.optimization.on_bad_row == "drop"
-        fits = BadRows(drop=drop).convert(rows, lambda row: (to_messages(row, kind), tools_of(row)), kind)
-        if drop:
-            next((row for row in fits if row is not None), None)
-        else:
-            deque(fits, maxlen=0)
+        looked_at = rows if drop else islice(rows, CHECKED_ROWS)
+        check_rows(looked_at, lambda row: (to_messages(row, kind), tools_of(row)), kind, drop=drop)
 
 
 def _from(key: str, error: ByzerError) -> ByzerError:

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from byzerllm_adapters.conversations import encode_conversation, encode_prompt
+from byzerllm_adapters.conversations import Encoded, encode_conversation, encode_conversations, encode_prompt
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.templates import frame
 
@@ -218,3 +218,37 @@ def test_a_template_without_a_place_for_tools_is_refused(name: str, what: str) -
         encode_conversation(tokenizer_of(name), messages, tools=tools)
     with pytest.raises(ByzerError, match="the column tools"):
         encode_conversation(tokenizer_of(name), conversation(random.Random(1), name), tools=tools)
+
+
+def generated(draw: random.Random, name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+    """A conversation, maybe with tools, of which some answers are not learned or the template cannot take it."""
+    messages, tools = with_tools(draw, name) if draw.random() < 0.2 else (conversation(draw, name), None)
+    for message in messages:
+        if message["role"] == "assistant" and draw.random() < 0.2:
+            message["weight"] = 0
+    fault = draw.random()
+    if fault < 0.05:
+        return messages[-1:], tools  # an answer first
+    if fault < 0.1:
+        return [*messages, {"role": "critic", "content": written(draw, name)}], tools
+    return messages, tools
+
+
+def alone(tokenizer: Any, messages: Any, tools: Any) -> Any:
+    try:
+        return encode_conversation(tokenizer, messages, 200, tools)
+    except ByzerError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", SPECIAL)
+def test_a_thousand_conversations_together_are_each_by_itself(name: str, training: bool) -> None:
+    tokenizer, draw = tokenizer_of(name, training), random.Random(name)
+    rows, tools = zip(*(generated(draw, name) for _ in range(1000)), strict=True)
+    together = encode_conversations(tokenizer, rows, 200, tools)
+    expected = [alone(tokenizer, *row) for row in zip(rows, tools, strict=True)]
+    assert [str(each) if isinstance(each, ByzerError) else each for each in together] == expected
+    fits = [each for each in together if isinstance(each, Encoded)]
+    assert 500 < len(fits) < 1000
+    assert any(not all(each.mask) and any(each.mask) for each in fits)

@@ -36,6 +36,8 @@ def test_a_watch_follows_a_job_from_its_start_to_its_end(make_folder: Any) -> No
         "format alpaca, 1,200 examples, 1,000 rows dropped, first dropped row 3 (format alpaca): output is missing, "
         "45,000 tokens"
     )
+    tell(folder, "prepared", examples=1200, tokens=45_000, reused="job-1")
+    assert watch.look().message == "1,200 examples, 45,000 tokens, tokenised before by job-1"
     tell(folder, "starting", message="placing 2 workers")
     assert (watch.look().state, state.message) == ("starting", "placing 2 workers")
 

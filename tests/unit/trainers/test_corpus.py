@@ -5,8 +5,7 @@ import pyarrow as pa
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_trainers.corpus import data_format, keep_rows, rows, table_rows
-from byzerllm_trainers.data_files import READ_AT_ONCE
+from byzerllm_trainers.corpus import READ_AT_ONCE, data_format, keep_rows, rows, table_rows
 from byzerllm_trainers.job_folder import JobFolder
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.rows import detect_format
-from byzerllm_trainers.data_files import data_files, file_rows, format_of_files
+from byzerllm_trainers.data_files import data_files, format_of_files
+from byzerllm_trainers.parts import file_rows
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import pytest
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers import gang, submit
-from byzerllm_trainers.corpus import partitions
-from byzerllm_trainers.data_files import READ_AT_ONCE
+from byzerllm_trainers.corpus import READ_AT_ONCE, partitions
 from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.job_request import read_request
 from byzerllm_trainers.recipe import Job
@@ -260,6 +259,25 @@ def test_a_ray_dataset_that_cannot_train_leaves_nothing_behind(
     assert cluster.started == []
     with pytest.raises(ByzerError, match="reads a Ray Dataset"):
         submit.submit(keys | {"keepPartitionNum": "true"}, owner="me", table=Dataset(rows()))
+
+
+@pytest.mark.parametrize(("path", "what"), [("nowhere", "no folder or file"), ("", "holds no tokenizer")])
+def test_a_path_without_a_tokenizer_leaves_nothing_behind(
+    cluster: Cluster, keys: dict[str, Any], tmp_path: Path, path: str, what: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    keys |= {"pretrainedModelType": "sfft/llama", "sfft.str.tokenizer_path": str(tmp_path / "empty" / path)}
+    with pytest.raises(ByzerError, match=what):
+        submit.submit(keys, owner="me", table=rows(text=["a"]))
+    assert not Path(keys["localPathPrefix"]).exists()
+
+
+def test_a_folder_of_empty_files_leaves_nothing_behind(cluster: Cluster, keys: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("")
+    with pytest.raises(ByzerError, match="is empty"):
+        submit.submit(keys | {"localDataDir": str(tmp_path / "data")}, owner="me")
+    assert not Path(keys["localPathPrefix"]).exists()
 
 
 def test_a_table_to_evaluate_on_is_kept_and_tokenised_apart(cluster: Cluster, keys: dict[str, Any]) -> None:

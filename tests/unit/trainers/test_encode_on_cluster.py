@@ -1,0 +1,72 @@
+"""What a process of the cluster does with its parts; that the cluster does it is shown in tests/cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from byzerllm_adapters import registry
+from byzerllm_trainers import corpus, recipe
+from byzerllm_trainers.encode_on_cluster import _PartEncoder
+from byzerllm_trainers.sft import Conversations
+from byzerllm_trainers.shards import FILES, open_shards, shard_writer
+from tests.tiny import instructions
+
+
+def in_parts(job: Any, tiny_model: Path, scratch: Path, *, drop: bool) -> list[dict[str, Any]]:
+    """What the cluster's processes answer for each part of a job's table, the last part first."""
+    parts = corpus.parts(job.folder, None)
+    tokenizer = registry.find("llama").load_tokenizer(str(tiny_model))
+    encode = _PartEncoder(Conversations(tokenizer, "alpaca", 60), parts, scratch, drop)
+    return [encode({"part": np.array([number])}) for number in reversed(range(len(parts)))][::-1]
+
+
+def together(parts: Path, count: int, folder: Path, bounds: list[int] | None = None) -> None:
+    with shard_writer(folder) as writer:
+        for number in range(count):
+            writer.append(open_shards(parts / str(number)))
+        writer.partitions = bounds and writer.left(bounds)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "PART_ROWS", 64)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+
+
+@pytest.mark.parametrize("bad", [(), (90, 170)])
+def test_parts_one_after_the_other_are_the_whole_and_an_error_comes_back(
+    make_job: Any, tiny_model: Path, tmp_path: Path, bad: tuple[int, ...]
+) -> None:
+    rows = instructions(200)
+    whole = make_job("sft", pa.Table.from_pandas(rows), max_seq_length=60)
+    recipe.find("sft").prepare(whole)
+    rows.loc[list(bad), "output"] = " "
+    job = make_job("sft", pa.Table.from_pandas(rows))
+    results = in_parts(job, tiny_model, tmp_path / "parts", drop=False)
+    assert [result["where"] for result in results] == (
+        [[""], ["row 90 (format alpaca)"], ["row 170 (format alpaca)"], [""]] if bad else [[""]] * 4
+    )
+    if not bad:
+        together(tmp_path / "parts", 4, tmp_path / "together")
+        for name in FILES:
+            assert (tmp_path / "together" / name).read_bytes() == (whole.folder.shards / name).read_bytes()
+
+
+def test_rows_that_parts_drop_are_dropped_from_the_whole(make_job: Any, tiny_model: Path, tmp_path: Path) -> None:
+    rows = instructions(200)
+    rows.loc[[3, *range(64, 128), 199], "output"] = " "  # all of the second part
+    job = make_job("sft", pa.Table.from_pandas(rows), workers=2, max_seq_length=60, on_bad_row="drop")
+    corpus.keep_partitions(job.folder, [50, 50, 100])
+    assert recipe.find("sft").prepare(job)["rows_dropped"] == 66
+    results = in_parts(job, tiny_model, tmp_path / "parts", drop=True)
+    assert [result["what"] for result in results] == [[""]] * 4
+    together(tmp_path / "parts", 4, tmp_path / "together", [0, 50, 100, 200])
+    for name in FILES:
+        assert (tmp_path / "together" / name).read_bytes() == (job.folder.shards / name).read_bytes()
+    one, other = open_shards(tmp_path / "together"), open_shards(job.folder.shards)
+    assert one.partitions == other.partitions == [0, 49, 63, 134]
+    assert one.dropped.tolist() == [3, *range(64, 128), 199]
+    assert str(one.why) == str(other.why) == "output is empty"

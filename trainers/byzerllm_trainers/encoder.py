@@ -1,0 +1,59 @@
+"""What a recipe says about rows: how they become token ids. Reading, writing and where it runs are not its business."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Protocol
+
+from byzerllm_adapters.conversations import Encoded
+from byzerllm_adapters.errors import ByzerError
+
+from .bad_rows import placed
+from .parts import Batch, Part, read
+
+
+class Encoder(Protocol):
+    """Turns rows into examples. A frozen dataclass of a module: it travels to other processes.
+
+    Its fields are all that its answers depend on, so that what equal encoders made of equal rows is found again.
+
+    Attributes:
+        columns: The only columns that it looks at; None: all.
+        format: What the rows are read as, a key of `byzerllm_adapters.rows.COLUMNS`.
+        tokenizer: A transformers tokenizer.
+    """
+
+    columns: ClassVar[Sequence[str] | None]
+
+    @property
+    def format(self) -> str:
+        """What the rows are read as."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """A transformers tokenizer."""
+        ...
+
+    def encode(self, batch: Batch) -> list[Encoded | ByzerError]:
+        """Return each row's example, or why there is none."""
+        ...
+
+
+def encode_part(encoder: Encoder, part: Part, *, drop: bool) -> Iterator[list[Encoded | ByzerError]]:
+    """Yield a part's examples, in order and in batches.
+
+    Args:
+        encoder: Tokenises.
+        part: What to tokenise.
+        drop: Whether rows that do not fit are left out: then each comes as its error.
+
+    Raises:
+        ByzerError: a row does not fit, with its place; or a file is not what its name says.
+    """
+    for batch in read(part, encoder.columns):
+        found = encoder.encode(batch)
+        for number, each in zip(batch.numbers, found, strict=True):
+            if isinstance(each, ByzerError) and not drop:
+                raise placed(each, part.place(number), encoder.format)
+        yield found
