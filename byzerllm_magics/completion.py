@@ -133,18 +133,21 @@ def _of_value(session: Session, key: str, word: str) -> Offer | None:
     if name == "udfName":
         return _offer(word, _models(session), "model")
     if name == "pretrainedModelType":
-        from byzerllm_adapters.registry import FAMILIES
+        from byzerllm_adapters.registry import FAMILIES, METHODS
 
-        return _offer(word, [f"{method}{family}" for method in ("", "sft/", "sfft/") for family in FAMILIES], "type")
-    from .parameters import keys_of
+        heads = ("", *(f"{method}/" for method in METHODS))
+        return _offer(word, [f"{head}{family}" for head in heads for family in FAMILIES], "type")
+    from .parameters import GROUPS, keys_of
 
-    known = [each for group in ("setup", "infer", "train", "sft", "sfft") for each in keys_of(group)]
+    known = [each for group in GROUPS for each in keys_of(group)]
     values = [value for each in known if key in (each.name, each.typed) for value in each.values]
     return _offer(word, values, "value") if values else None
 
 
 def _keys(statement: str, word: str, *, setup: bool) -> list[str]:
     """Return the keys that may stand in a statement and do not yet; with their types where one was begun."""
+    from byzerllm_adapters.registry import METHODS
+
     from .parameters import keys_of
     from .parameters.setup import MODES
 
@@ -154,8 +157,8 @@ def _keys(statement: str, word: str, *, setup: bool) -> list[str]:
     if 'action="infer"' in squeezed or "action=infer" in squeezed:
         groups: tuple[str, ...] = ("infer",)
     else:
-        method = re.search(r"pretrainedModelType=[\"']?(sft|sfft)/", squeezed)
-        groups = ("train", method[1]) if method else ("infer", "train", "sft", "sfft")
+        method = re.search(rf"pretrainedModelType=[\"']?({'|'.join(METHODS)})/", squeezed)
+        groups = ("train", method[1]) if method else ("infer", "train", *METHODS)
     typed = word.count(".") == 2 or re.fullmatch(r"\w+\.(int|float|bool|str|list|dict)\.?", word)
     names = [key.typed if typed else key.name for group in groups for key in keys_of(group)]
     given = set(re.findall(r"([\w.]+)`?\s*=", statement))

@@ -108,11 +108,12 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
 
 
 def encode_conversation(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], max_length: int | None = None
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], max_length: int | None = None, first: int = 0
 ) -> Encoded:
     """Return a whole conversation as ids, with the loss on each answer and its end-of-turn token only.
 
     Args:
+        first: Only answers among `messages[first:]` have the loss.
         max_length: Cut at the right to this many tokens. The mask may then be all False; the caller counts
             such.
 
@@ -138,6 +139,7 @@ def encode_conversation(
         if learned == 0:
             raise _endless(number)
         ids += piece
+        learned = learned if number >= first else 0
         mask += [True] * learned + [False] * (len(piece) - learned)
     return Encoded(ids[:max_length], mask[:max_length])
 

@@ -24,7 +24,7 @@ FORMS = (
     Form(
         "!byzerllm setup",
         '!byzerllm setup "num_gpus=2";',
-        "a setting for this session; a mode (`single`, `sft`, `sfft`) resets them all",
+        "a setting for this session; a mode (`single`, `sft`, `sfft`, `dpo`) resets them all",
     ),
     Form("set", "set topic = '''tea''';", "`${topic}` in later values and SQL texts"),
     Form(

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.infer_parameters import InferParameters
 from byzerllm_adapters.parameters import Key, Parameters, describe
-from byzerllm_trainers.optimization_parameters import SfftParameters, SftParameters
 from byzerllm_trainers.refused_arguments import REFUSED
-from byzerllm_trainers.train_parameters import TrainParameters
+from byzerllm_trainers.train_parameters import TrainParameters, methods
 
 from .setup import SetupSettings
 
@@ -35,8 +34,10 @@ GROUPS: dict[str, tuple[type[Parameters], Callable[[Key], bool], str]] = {
     "setup": (SetupSettings, _everything, "`%%byzerllm setup`: what holds for every later cell"),
     "infer": (InferParameters, _everything, '`action="infer"`: deploy a model'),
     "train": (TrainParameters, lambda key: "." not in key.name, "Train a model: what to train on what"),
-    "sft": (TrainParameters, _of("sft"), '`pretrainedModelType="sft/…"`: fine-tune with LoRA'),
-    "sfft": (TrainParameters, _of("sfft"), '`pretrainedModelType="sfft/…"`: train every weight'),
+    **{
+        name: (TrainParameters, _of(name), f'`pretrainedModelType="{name}/…"`: {method.title}')
+        for name, method in methods().items()
+    },
 }
 """A name for help: the declaration, which of its keys, and a title."""
 
@@ -54,7 +55,7 @@ def keys_of(group: str) -> list[Key]:
     """Return a group's keys, in the order of their declaration.
 
     Args:
-        group: `setup`, `infer`, `train`, `sft` or `sfft`.
+        group: `setup`, `infer`, `train`, or a way to train, e.g. `sft`.
 
     Raises:
         ByzerError: There is no such group.
@@ -112,10 +113,10 @@ def reference_page() -> str:
     for group, (_, _, title) in GROUPS.items():
         parts += [f"## {title}", _markdown_table(keys_of(group))]
     rows = [f"| `{name}` | {_cell(instead)} |" for name, instead in sorted(REFUSED.items())]
-    for group, refused in (("sft", SftParameters.refused), ("sfft", SfftParameters.refused)):
-        own = {name: instead for name, instead in refused.items() if name not in REFUSED}
+    for group, method in methods().items():
+        own = {name: instead for name, instead in method.refused.items() if name not in REFUSED}
         rows += [f"| `{group}.{name}` | {_cell(instead)} |" for name, instead in sorted(own.items())]
-    parts += [_REFUSED, "\n".join(["| `sft.` or `sfft.` | instead |", "| --- | --- |", *rows])]
+    parts += [_REFUSED, "\n".join(["| key of a way to train | instead |", "| --- | --- |", *rows])]
     return "\n\n".join(parts) + "\n"
 
 

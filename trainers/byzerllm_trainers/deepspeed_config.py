@@ -133,7 +133,7 @@ def _refuse_unknown(config: dict[str, Any]) -> None:
     if "scheduler" in config:
         raise ByzerError(
             'deepspeedConfig: "scheduler" is not used here',
-            do="write lr_scheduler_type, warmup_steps or warmup_ratio (with the sft. or sfft. prefix)",
+            do="write lr_scheduler_type, warmup_steps or warmup_ratio (with the method's prefix, e.g. sft.)",
         )
     if "train_batch_size" in config:
         raise ByzerError(
@@ -148,7 +148,7 @@ def _adamw(optimizer: dict[str, Any]) -> dict[str, Any]:
     if kind.lower() not in ("adamw", "adam"):
         raise ByzerError(
             f'deepspeedConfig: optimizer "{kind}" is not offered',
-            do="leave it out and write optim (with the sft. or sfft. prefix)",
+            do="leave it out and write optim (with the method's prefix, e.g. sft.)",
         )
     params = optimizer.get("params", {})
     betas = params.get("betas", (None, None))

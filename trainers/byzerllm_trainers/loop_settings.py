@@ -10,12 +10,9 @@ from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.parameters import read
 
 from .deepspeed_config import read_deepspeed_config
-from .optimization_parameters import OptimizationParameters, SftParameters
+from .optimization_parameters import FineTuningParameters, OptimizationParameters
 from .schedules import learning_rate
 from .train_parameters import TrainParameters
-
-DEFAULT_ZERO_STAGE = {"sft": 0, "sfft": 2}
-"""LoRA's optimizer state is small, so partitioning it only adds communication; full training partitions it."""
 
 DEFAULT_SAVE_STEPS = 500
 """Between checkpoints, where the strategy is steps and nobody says how many; transformers has the same."""
@@ -118,9 +115,7 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
     Raises:
         ByzerError: an unknown or unusable ``deepspeedConfig`` key, or two places that disagree on one number.
     """
-    config = read_deepspeed_config(
-        parameters.deepspeed_config or {}, default_stage=DEFAULT_ZERO_STAGE[parameters.method]
-    )
+    config = read_deepspeed_config(parameters.deepspeed_config or {}, default_stage=parameters.optimization.zero_stage)
     keys = _merged(parameters, config.keys)
     if keys.fp16:
         _give_fp16_a_stage(parameters, config.rest["zero_optimization"])
@@ -129,7 +124,7 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
     return LoopSettings(
         rows=keys.per_device_train_batch_size,
         accumulation=keys.gradient_accumulation_steps,
-        group_by_length=not isinstance(keys, SftParameters) or keys.group_by_length,
+        group_by_length=not isinstance(keys, FineTuningParameters) or keys.group_by_length,
         max_steps=keys.max_steps,
         seed=keys.seed,
         data_seed=keys.seed if keys.data_seed is None else keys.data_seed,

@@ -1,4 +1,4 @@
-"""The `sft.` and `sfft.` keys of a cell that trains: the numbers of a run, under transformers' names.
+"""The keys of each way of training (`sft.`, `sfft.`, `dpo.`): the numbers of a run, under transformers' names.
 
 The defaults are meant to train: the original's learning rate of 1e-8 and warmup of 3000 steps did not.
 """
@@ -13,7 +13,7 @@ from pydantic.config import JsonDict
 
 from byzerllm_adapters.parameters import JsonObject, Parameters, Text, problem
 
-from .refused_arguments import REFUSED, REFUSED_FOR_SFFT, REFUSED_FOR_SFT
+from .refused_arguments import REFUSED, REFUSED_FOR_DPO, REFUSED_FOR_SFFT, REFUSED_FOR_SFT
 from .schedules import SCHEDULES, unknown_options
 
 LearningRate = Annotated[
@@ -21,6 +21,7 @@ LearningRate = Annotated[
 ]
 WeightDecay = Annotated[float, Field(ge=0, description="Decoupled weight decay; norms and biases have none.")]
 AdamBeta2 = Annotated[float, Field(ge=0, lt=1, description="AdamW's decay rate of the squared gradients' average.")]
+LoraDropout = Annotated[float, Field(ge=0, lt=1, description="Dropout before the LoRA matrices.")]
 TOKENS: JsonDict = {"unit": "tokens"}
 STEPS: JsonDict = {"unit": "steps"}
 EPOCHS: JsonDict = {"unit": "epochs"}
@@ -58,6 +59,14 @@ class OptimizationParameters(Parameters):
     """What every way of training takes; a step is one update of the weights."""
 
     refused: ClassVar[Mapping[str, str]] = REFUSED
+    title: ClassVar[str]
+    """What this way of training does, for help."""
+    hint: ClassVar[str]
+    """The same in two or three words, which go on from `to`."""
+    zero_stage: ClassVar[int]
+    """DeepSpeed's ZeRO stage, where a cell does not say one."""
+    one_node: ClassVar[bool] = False
+    """Whether all workers are on one node."""
 
     # -- how the weights change --
     learning_rate: LearningRate = 2e-4
@@ -159,7 +168,7 @@ class OptimizationParameters(Parameters):
         False, description="The result is the best checkpoint, not the last; each checkpoint is evaluated."
     )
     metric_for_best_model: Literal["eval_loss", "eval_accuracy", "loss", "accuracy"] = Field(
-        "eval_loss", description="What the best checkpoint is best at; accuracy: of the next token."
+        "eval_loss", description="What the best checkpoint is best at; accuracy: of the next token (dpo: of pairs)."
     )
 
     early_stopping_patience: int | None = Field(
@@ -200,10 +209,11 @@ class OptimizationParameters(Parameters):
         return self
 
 
-class SftParameters(OptimizationParameters):
-    """What fine-tuning (`sft/FAMILY`) takes: LoRA on every linear layer but the head."""
+class FineTuningParameters(OptimizationParameters):
+    """What every way of training takes that begins with a finished model: LoRA on every linear layer but the head."""
 
-    refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_SFT
+    zero_stage: ClassVar[int] = 0  # LoRA's optimizer state is small: partitioning it only adds communication
+    one_node: ClassVar[bool] = True
 
     num_train_epochs: float = Field(1.0, gt=0, description="Times that each row is used.", json_schema_extra=EPOCHS)
     max_seq_length: int = Field(
@@ -212,18 +222,30 @@ class SftParameters(OptimizationParameters):
     group_by_length: bool = Field(
         True, description="Rows of similar length share a batch, so that little is padded; false: plain shuffle."
     )
+    lora_rank: int = Field(16, gt=0, description="Rank of the LoRA matrices: more learn more and take more memory.")
+    lora_alpha: float = Field(32.0, gt=0, description="The update is scaled by lora_alpha / lora_rank.")
+    lora_dropout: LoraDropout = 0.05
+
+
+class SftParameters(FineTuningParameters):
+    """What fine-tuning (`sft/FAMILY`) takes."""
+
+    refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_SFT
+    title: ClassVar[str] = "fine-tune with LoRA"
+    hint: ClassVar[str] = "fine-tune"
+
     packing: bool = Field(
         False, description="Fill rows of max_seq_length with several conversations; they do not see each other."
     )
-    lora_rank: int = Field(16, gt=0, description="Rank of the LoRA matrices: more learn more and take more memory.")
-    lora_alpha: float = Field(32.0, gt=0, description="The update is scaled by lora_alpha / lora_rank.")
-    lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before the LoRA matrices.")
 
 
 class SfftParameters(OptimizationParameters):
     """What pretraining (`sfft/FAMILY`) takes: every weight is trained."""
 
     refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_SFFT
+    title: ClassVar[str] = "train every weight"
+    hint: ClassVar[str] = "pretrain"
+    zero_stage: ClassVar[int] = 2
 
     learning_rate: LearningRate = 3e-4
     weight_decay: WeightDecay = 0.1
@@ -247,4 +269,21 @@ class SfftParameters(OptimizationParameters):
     tokenizer_path: Text | None = Field(None, description="The folder of the tokenizer; none: the model's own.")
     setup_nccl_socket_ifname_by_ip: bool = Field(
         False, description="Tell NCCL the network interface of the node's address; for mixed machines."
+    )
+
+
+class DpoParameters(FineTuningParameters):
+    """What preference tuning (`dpo/FAMILY`) takes: a row is a pair of answers, the better one and the worse."""
+
+    refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_DPO
+    title: ClassVar[str] = "prefer one answer to another (DPO), with LoRA"
+    hint: ClassVar[str] = "learn preferences"
+
+    learning_rate: LearningRate = 5e-6
+    lora_dropout: LoraDropout = 0.0
+    beta: float = Field(
+        0.1, gt=0, description="How closely the model stays to its base: higher is closer. For ipo its tau."
+    )
+    loss_type: Literal["sigmoid", "hinge", "ipo"] = Field(
+        "sigmoid", description="What a pair costs: the DPO paper's sigmoid, SLiC's hinge, or IPO's square."
     )

@@ -19,6 +19,8 @@ from .recipe import Job, dealt, eval_layout
 from .tokenise import held_out_shards, tokenise
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from .optimization_parameters import SfftParameters
 
 GET_MODEL_FILE = "get_model.pkl"
@@ -27,6 +29,14 @@ GET_MODEL_FILE = "get_model.pkl"
 
 class Pretraining:
     """The recipe of ``pretrainedModelType="sfft/NAME"``."""
+
+    def check(self, table: pa.Table) -> None:
+        """The documents are in the column "text"."""
+        if "text" not in table.column_names:
+            raise ByzerError(
+                f'pretraining needs a column "text"; this table has: {", ".join(table.column_names)}',
+                do="rename the column, e.g. table.rename(columns={'value': 'text'})",
+            )
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the documents, each followed by the end token."""

@@ -16,6 +16,7 @@ from .samples import Sampler
 from .shards import Shards, open_shards
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
 
@@ -29,6 +30,14 @@ class Job:
 
 class Recipe(Protocol):
     """One method: supervised fine-tuning, pretraining, …"""
+
+    def check(self, table: pa.Table) -> None:
+        """Refuse a table that this method cannot train on, before a job is made of it.
+
+        Raises:
+            ByzerError: a column is missing, or a row does not fit.
+        """
+        ...
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the data into ``data/shards``; return counts for the ``prepared`` event.
@@ -72,10 +81,14 @@ class Recipe(Protocol):
 
 
 def find(method: str) -> Recipe:
-    """Return the recipe of ``sft`` or ``sfft``."""
-    from . import pretrain, sft
+    """Return the recipe of a method of `train_parameters.methods`."""
+    from . import dpo, pretrain, sft
 
-    recipes: dict[str, Recipe] = {"sft": sft.SupervisedFineTuning(), "sfft": pretrain.Pretraining()}
+    recipes: dict[str, Recipe] = {
+        "sft": sft.SupervisedFineTuning(),
+        "sfft": pretrain.Pretraining(),
+        "dpo": dpo.PreferenceTuning(),
+    }
     return recipes[method]
 
 

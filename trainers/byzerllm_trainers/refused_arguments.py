@@ -147,6 +147,18 @@ REFUSED_FOR_SFT: Mapping[str, str] = {
     "tokenizer_path": "leave it out: fine-tuning needs the model's own tokenizer",
 }
 
+REFUSED_FOR_DPO: Mapping[str, str] = {
+    **REFUSED_FOR_SFT,
+    "packing": "leave it out: the two answers of a pair are in one batch, a row each",
+    "disable_dropout": "write lora_dropout, which is 0 unless a cell says otherwise",
+    "label_smoothing": "leave it out: every row's preference is taken as it is written",
+    "max_completion_length": "write max_seq_length, of prompt and answer together",
+    "max_prompt_length": "write max_seq_length, of prompt and answer together",
+    "precompute_ref_log_probs": "leave it out: the reference is computed in each step",
+    "ref_model": "leave it out: the reference is the base, without its adapter",
+    "sync_ref_model": "leave it out: the reference stays the base",
+}
+
 REFUSED_FOR_SFFT: Mapping[str, str] = {
     **REFUSED,
     "group_by_length": "leave it out: all rows have max_length tokens",

@@ -15,6 +15,7 @@ from .corpus import messages_of
 from .engine import precision
 from .job_folder import Record
 from .loss import NextToken, Objective
+from .optimization_parameters import FineTuningParameters
 from .own_partitions import partition_counts
 from .packed_rows import PackedRows, check_isolation
 from .packing import GroupedRows, Plan
@@ -22,7 +23,8 @@ from .recipe import Job, dealt, eval_layout
 from .tokenise import held_out_shards, tokenise
 
 if TYPE_CHECKING:
-    from .optimization_parameters import SftParameters
+    import pyarrow as pa
+
     from .train_parameters import TrainParameters
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -32,9 +34,15 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 class SupervisedFineTuning:
     """The recipe of ``pretrainedModelType="sft/NAME"``."""
 
+    def check(self, table: pa.Table) -> None:
+        """Every row is a conversation."""
+        kind = conversations.detect_format(table.column_names)
+        for _ in messages_of(iter(table.to_pylist()), kind):
+            pass
+
     def prepare(self, job: Job) -> Record:
         """Tokenise the rows; an answer that ``max_seq_length`` cuts off whole is counted, not trained."""
-        tokenizer, limit = self.tokenizer(job), job.request.train.sft.max_seq_length
+        tokenizer, limit = self.tokenizer(job), fine_tuning(job).max_seq_length
         shards, held_out = tokenise(job, lambda rows: _encode(rows, tokenizer, limit))
         unused = int((shards.targets == 0).sum())
         plan = self.plan(job)  # refuses data without anything to learn
@@ -49,8 +57,9 @@ class SupervisedFineTuning:
 
     def plan(self, job: Job) -> Plan:
         """Rows of similar length share a step, or are packed into one, as the cell says."""
-        if _sft(job).packing:
-            return dealt(job, partial(PackedRows, width=_sft(job).max_seq_length))
+        keys = job.request.train.sft
+        if keys.packing:
+            return dealt(job, partial(PackedRows, width=keys.max_seq_length))
         return dealt(job, partial(GroupedRows, grouped=job.request.loop.group_by_length))
 
     def held_out(self, job: Job) -> Plan | None:
@@ -59,30 +68,17 @@ class SupervisedFineTuning:
         return GroupedRows(shards, eval_layout(job)) if shards else None
 
     def epochs(self, job: Job) -> float:
-        """``sft.num_train_epochs``."""
-        return _sft(job).num_train_epochs
+        """``num_train_epochs``."""
+        return fine_tuning(job).num_train_epochs
 
     def steps_per_epoch(self, job: Job, plan: Plan) -> int:
         """All rows."""
         return plan.steps_per_epoch
 
     def model(self, job: Job) -> Any:
-        """Load the base, frozen, with a LoRA adapter on every linear layer but the head."""
-        from peft import LoraConfig, get_peft_model
-
-        parameters = _sft(job)
-        train = job.request.train
-        dtype = DTYPES[precision(job.request.loop)]
-        base = registry.find(train.family).load_model(_model_dir(train), dtype=dtype)
-        lora = LoraConfig(
-            r=parameters.lora_rank,
-            lora_alpha=parameters.lora_alpha,
-            lora_dropout=parameters.lora_dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(base, lora)
-        if parameters.packing:
+        """Load the base with its adapter; with ``sft.packing``, one that keeps the conversations of a row apart."""
+        model = with_adapter(job)
+        if job.request.train.sft.packing:
             check_isolation(model)
         return model
 
@@ -100,6 +96,24 @@ class SupervisedFineTuning:
         return registry.find(train.family).load_tokenizer(_model_dir(train))
 
 
+def with_adapter(job: Job) -> Any:
+    """Load the base, frozen, with a LoRA adapter on every linear layer but the head."""
+    from peft import LoraConfig, get_peft_model
+
+    parameters = fine_tuning(job)
+    train = job.request.train
+    dtype = DTYPES[precision(job.request.loop)]
+    base = registry.find(train.family).load_model(_model_dir(train), dtype=dtype)
+    lora = LoraConfig(
+        r=parameters.lora_rank,
+        lora_alpha=parameters.lora_alpha,
+        lora_dropout=parameters.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(base, lora)
+
+
 def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Iterator[conversations.Encoded]:
     """Yield each row's ids and loss mask."""
     first = next(rows, None)
@@ -110,8 +124,11 @@ def _encode(rows: Iterator[Mapping[str, Any]], tokenizer: Any, max_length: int) 
         yield conversations.encode_conversation(tokenizer, messages, max_length)
 
 
-def _sft(job: Job) -> SftParameters:
-    return job.request.train.sft
+def fine_tuning(job: Job) -> FineTuningParameters:
+    """Return the keys that the methods which begin with a finished model share."""
+    keys = job.request.train.optimization
+    assert isinstance(keys, FineTuningParameters), "the recipe is found by the same name"
+    return keys
 
 
 def _model_dir(train: TrainParameters) -> str:

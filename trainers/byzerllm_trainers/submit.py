@@ -14,16 +14,16 @@ from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.model_folder import check_model_folder
 from byzerllm_adapters.parameters import read
-from byzerllm_adapters.rows import detect_format
 
+from . import recipe
 from .checkpoint import find_checkpoint
-from .corpus import EVAL_ROWS_FILE, data_files, keep_partitions, keep_rows, messages_of
+from .corpus import EVAL_ROWS_FILE, data_files, keep_partitions, keep_rows
 from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
 from .loop_settings import loop_settings
 from .trackers import check_tracker
-from .train_parameters import TrainParameters
+from .train_parameters import TrainParameters, methods
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +80,7 @@ def submit(
         parameters=_kept(train),
         owner=owner,
         driven=driven,
-        **_placement(workers, num_cpus, dict(resources or {}), one_node=train.method == "sft"),
+        **_placement(workers, num_cpus, dict(resources or {}), one_node=train.optimization.one_node),
     )
     check_device(settings, gpu=request.gpu)
     check_tracker(settings.report_to)
@@ -134,15 +134,7 @@ def _check_table(train: TrainParameters, table: pa.Table, key: str) -> None:
 def _check_rows(train: TrainParameters, table: pa.Table) -> None:
     if not table.num_rows:
         raise ByzerError("the table has no rows", do="give a table with at least one row")
-    if train.method == "sft":
-        kind = detect_format(table.column_names)
-        for _ in messages_of(iter(table.to_pylist()), kind):
-            pass
-    elif "text" not in table.column_names:
-        raise ByzerError(
-            f'pretraining needs a column "text"; this table has: {", ".join(table.column_names)}',
-            do="rename the column, e.g. table.rename(columns={'value': 'text'})",
-        )
+    recipe.find(train.method).check(table)
 
 
 def _own_partitions(
@@ -186,7 +178,7 @@ def _kept(train: TrainParameters) -> dict[str, Any]:
     """
     given: dict[str, Any] = train.model_dump(mode="json", by_alias=True, exclude_unset=True)
     paths = [(given, "localModelDir"), (given, "localDataDir"), (given.get("sfft", {}), "tokenizer_path")]
-    paths += [(given.get(method, {}), "resume_from_checkpoint") for method in ("sft", "sfft")]
+    paths += [(given.get(method, {}), "resume_from_checkpoint") for method in methods()]
     for group, key in paths:
         if group.get(key):
             group[key] = str(Path(group[key]).expanduser().absolute())
