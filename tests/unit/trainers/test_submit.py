@@ -76,6 +76,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"sft.learning_rte": "1"}, "sft.learning_rte is not a known parameter", "sft.learning_rate"),
     ({"sft.learning_rate": "fast"}, "is not a number", "write a number"),
     ({"sfft.max_length": "8"}, "without effect in sft/llama", "sft."),
+    ({"dpo.beta": "0.2"}, "without effect in sft/llama", "sft."),
     ({"deepspeedConfig": '{"zero_optimisation": {}}'}, "knows no key", "zero_optimization"),
     ({"deepspeedConfig": '{"zero'}, "is not JSON", "correct the JSON"),
     ({"sft.fp16": "true"}, "fp16 needs a GPU", 'write bf16="true"'),
@@ -106,6 +107,8 @@ TABLES: list[tuple[str, dict[str, list[Any]], str]] = [
     ("sft", {"messages": [[{"role": "user", "content": "a"}], [{"role": "robot", "content": "b"}]]}, "row 1"),
     ("sft", {"text": ["a"]}, "a row of plain text holds no conversation"),
     ("sft", {"instruction": [], "output": []}, "the table has no rows"),
+    ("dpo", {"prompt": ["a", "b"], "chosen": ["A", "B"], "rejected": ["C", "B"]}, "row 1"),
+    ("dpo", {"instruction": ["a"], "output": ["A"]}, "preferences need a column chosen and a column rejected"),
     ("sfft", {"content": ["a"]}, 'needs a column "text"; this table has: content'),
     ("sfft", {"text": []}, "the table has no rows"),
 ]

@@ -19,11 +19,13 @@ def _(bench: Bench) -> None:
 
 @case("lora_rank", "lora_alpha", "lora_dropout")
 def _(bench: Bench) -> None:
-    model: Any = recipe.find("sft").model(bench.job(lora_rank=8, lora_alpha=24, lora_dropout=0.25))
-    layer = model.get_base_model().model.layers[0].self_attn.q_proj
-    assert layer.lora_A["default"].weight.shape[0] == 8
-    assert layer.scaling["default"] == 3.0
-    assert layer.lora_dropout["default"].p == 0.25
+    for method in ("sft", "dpo"):
+        job = bench.job(method, lora_rank=8, lora_alpha=24, lora_dropout=0.25)
+        model: Any = recipe.find(method).model(job)
+        layer = model.get_base_model().model.layers[0].self_attn.q_proj
+        assert layer.lora_A["default"].weight.shape[0] == 8
+        assert layer.scaling["default"] == 3.0
+        assert layer.lora_dropout["default"].p == 0.25
 
 
 @case("tokenizer_path")
