@@ -46,7 +46,7 @@ class TrainParameters(Parameters):
     action: Literal["finetune"] = Field("finetune", description="What to do: train a model.")
     pretrained_model_type: Annotated[Text, AfterValidator(_training_type)] = Field(
         alias="pretrainedModelType",
-        description="The way to train and the family: sft/llama2 fine-tunes; also sfft/ and dpo/.",
+        description="The way to train and the family: sft/llama2 fine-tunes, sfft/ pretrains, dpo/ prefers.",
     )
     local_model_dir: Text = Field(alias="localModelDir", description="The folder of the model to begin with.")
     local_data_dir: Text | None = Field(

@@ -5,7 +5,7 @@ import pytest
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.parameters import read
-from byzerllm_trainers.loop_settings import DEFAULT_ZERO_STAGE, LoopSettings, loop_settings
+from byzerllm_trainers.loop_settings import LoopSettings, loop_settings
 from byzerllm_trainers.train_parameters import TrainParameters
 
 
@@ -32,7 +32,7 @@ def test_what_nobody_says_comes_from_the_defaults() -> None:
     found = settings()
     assert (found.rows, found.accumulation, found.clip, found.bf16) == (8, 1, 1.0, None)
     assert found.learning_rate == 2e-4
-    assert found.deepspeed == {"zero_optimization": {"stage": DEFAULT_ZERO_STAGE["sft"]}}
+    assert found.deepspeed == {"zero_optimization": {"stage": 0}}
 
 
 def test_full_training_partitions_its_optimizer_and_has_its_own_defaults() -> None:
