@@ -159,7 +159,7 @@ def tune(group: None, make_job: Any, tmp_path: Path) -> Any:
 
 
 def test_the_chosen_answers_are_learned_and_only_the_adapter_changes(tune: Any) -> None:
-    ran = tune(30, learning_rate=3e-2)
+    ran = tune(20, beta=0.5)
     first, last = ran.records[0], ran.records[-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5), "a new adapter is the reference"
     assert [first[name] for name in METRICS] == pytest.approx([0] * 4, abs=1e-5)

@@ -17,7 +17,7 @@ def first_loss(bench: Bench, **keys: Any) -> float:
     found.prepare(job)
     step = found.plan(job).step(0, 0)
     sums = found.objective(job).summed_loss(load(bench.model_dir, lora=True), step.batches[0])
-    return float(sums[0]) / step.targets
+    return sums[0].item() / step.targets
 
 
 @case("beta")
