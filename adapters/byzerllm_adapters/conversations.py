@@ -77,6 +77,7 @@ def encode_conversation(
     messages: Sequence[Message],
     max_length: int | None = None,
     tools: Tools | None = None,
+    first: int = 0,
 ) -> Encoded:
     """Return a whole conversation as ids, with the loss on the assistant's turns only (see the module).
 
@@ -84,6 +85,7 @@ def encode_conversation(
         max_length: Cut at the right to this many tokens. The mask may then be all False; the caller counts
             such.
         tools: What the row's column `tools` says.
+        first: Only answers among `messages[first:]` have the loss.
 
     Raises:
         ByzerError: There is no answer, an answer has no end-of-turn token, the template leaves out something
@@ -98,7 +100,7 @@ def encode_conversation(
         if not text.startswith(prompt):
             raise _unstable(number)
         starts[number] = len(prompt)
-    if not any(messages[number].get("weight", 1) for number in starts):
+    if not any(_is_learned(messages, number, first) for number in starts):
         raise ByzerError("the conversation has no assistant turn to learn from")
     learned = list[Span]()
     for (number, start), stop in zip(starts.items(), [*list(starts.values())[1:], len(text)], strict=True):
@@ -108,12 +110,12 @@ def encode_conversation(
             turn = _turn(tokenizer, messages, number, text, (start, stop), tools=tools)
         if not any(ends_a_turn(tokenizer, text[slice(*span)]) for span in turn):
             raise _endless(number)
-        learned += turn if messages[number].get("weight", 1) else []
+        learned += turn if _is_learned(messages, number, first) else []
     ids, mask, at = list[int](), list[bool](), 0
-    for piece, first in _pieces(text, list(starts.values())):
-        tokens = _encode(tokenizer, piece, first)
+    for piece, begins in _pieces(text, list(starts.values())):
+        tokens = _encode(tokenizer, piece, begins)
         ids += tokens
-        mask += _learned(tokenizer, piece, tokens, [(a - at, b - at) for a, b in learned], first)
+        mask += _learned(tokenizer, piece, tokens, [(a - at, b - at) for a, b in learned], begins)
         at += len(piece)
     return Encoded(ids[:max_length], mask[:max_length])
 
@@ -154,6 +156,10 @@ def _prompts(
     if turns[:1] == [0]:
         raise ByzerError("the conversation starts with an answer", do="let a user turn come first, or drop the answer")
     return [(number, render(tokenizer, messages[:number], True, tools, roles)) for number in turns]
+
+
+def _is_learned(messages: Sequence[Message], number: int, first: int) -> bool:
+    return number >= first and bool(messages[number].get("weight", 1))
 
 
 def _rendered(

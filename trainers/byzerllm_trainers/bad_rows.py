@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -60,3 +61,16 @@ class BadRows:
         if self._first is None:
             return {}
         return {"rows_dropped": self._count, "first_dropped": f"{self._first.where}: {self._first.what}"}
+
+
+def check_rows(rows: Iterable[Row], convert: Callable[[Mapping[str, Any]], object], format: str, *, drop: bool) -> None:
+    """Refuse rows of which one does not fit, or where such are dropped, of which none does.
+
+    Raises:
+        ByzerError: as of `BadRows.convert`.
+    """
+    found = BadRows(drop=drop).convert(rows, convert, format)
+    if drop:
+        next((row for row in found if row is not None), None)
+    else:
+        deque(found, maxlen=0)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_adapters.rows import detect_format, to_messages
 
 from .data_files import READ_AT_ONCE, FormatOf, Row, data_files, file_rows, format_of_files, parquet_rows
 from .job_folder import JobFolder, read_json, write_json
@@ -114,42 +113,24 @@ def table_rows(table: pa.Table) -> Iterator[Row]:
             number += 1
 
 
-def data_format(folder: JobFolder, data_dir: str | None, method: Literal["sft", "sfft"]) -> str:
-    """Return the format of the job's rows: a key of `byzerllm_adapters.rows.COLUMNS`.
+def data_format(folder: JobFolder, data_dir: str | None, format_of: FormatOf) -> str:
+    """Return the format of the job's rows.
+
+    Args:
+        folder: The job; its kept table is read when there is one.
+        data_dir: A folder of files otherwise.
+        format_of: Names the format by the columns (`Recipe.format_of`).
 
     Raises:
         ByzerError: they have none that the method can train on, or files have two.
     """
     kept = folder.data / ROWS_FILE
-    format_of = formats_for(method)
     return format_of(_columns(kept)) if kept.exists() else format_of_files(data_dir, format_of)
 
 
-def eval_format(folder: JobFolder, method: Literal["sft", "sfft"]) -> str:
+def eval_format(folder: JobFolder, format_of: FormatOf) -> str:
     """Return the format of the table to evaluate on; errors as of `data_format`."""
-    return formats_for(method)(_columns(folder.data / EVAL_ROWS_FILE))
-
-
-def formats_for(method: Literal["sft", "sfft"]) -> FormatOf:
-    """Return what names the format of rows for a method, and refuses those that it cannot train on."""
-    return _conversation if method == "sft" else _running_text
-
-
-def _conversation(columns: Iterable[str]) -> str:
-    kind = detect_format(columns)
-    if kind == "text":
-        to_messages({}, kind)  # raises why not
-    return kind
-
-
-def _running_text(columns: Iterable[str]) -> str:
-    names = list(columns)
-    if "text" not in names:
-        raise ByzerError(
-            f'pretraining needs a column "text"; this table has: {", ".join(names)}',
-            do="rename the column, e.g. table.rename(columns={'value': 'text'})",
-        )
-    return "text"
+    return format_of(_columns(folder.data / EVAL_ROWS_FILE))
 
 
 def _columns(path: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from .tokenise import held_out_shards, tokenise
 from .vocabulary import fit_vocabulary
 
 if TYPE_CHECKING:
+    from .data_files import Row
     from .optimization_parameters import SfftParameters
 
 GET_MODEL_FILE = "get_model.pkl"
@@ -30,6 +31,19 @@ GET_MODEL_FILE = "get_model.pkl"
 
 class Pretraining:
     """The recipe of ``pretrainedModelType="sfft/NAME"``."""
+
+    def format_of(self, columns: Iterable[str]) -> str:
+        """The documents are in the column "text"."""
+        names = list(columns)
+        if "text" not in names:
+            raise ByzerError(
+                f'pretraining needs a column "text"; this table has: {", ".join(names)}',
+                do="rename the column, e.g. table.rename(columns={'value': 'text'})",
+            )
+        return "text"
+
+    def check(self, rows: Iterable[Row], kind: str, *, drop: bool) -> None:
+        """The column is enough: documents may be too many to be read twice."""
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the documents, each followed by the end token."""

@@ -6,7 +6,6 @@ import math
 import re
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +14,11 @@ from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.model_folder import check_model_folder
 from byzerllm_adapters.parameters import read
-from byzerllm_adapters.rows import to_messages, tools_of
 
-from .bad_rows import BadRows
+from . import recipe
 from .check_model import check_model
 from .checkpoint import find_checkpoint
-from .corpus import (
-    EVAL_ROWS_FILE,
-    ROWS_FILE,
-    columns_of,
-    formats_for,
-    is_dataset,
-    keep_partitions,
-    keep_rows,
-    table_rows,
-)
+from .corpus import EVAL_ROWS_FILE, ROWS_FILE, columns_of, is_dataset, keep_partitions, keep_rows, table_rows
 from .data_files import Row, format_of_files, parquet_rows
 from .deepspeed_config import check_batch_size
 from .device import check_device
@@ -37,7 +26,7 @@ from .job_folder import JobFolder
 from .job_request import JobRequest
 from .loop_settings import loop_settings
 from .trackers import check_tracker
-from .train_parameters import TrainParameters
+from .train_parameters import TrainParameters, methods
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,7 +86,7 @@ def submit(
         parameters=_kept(train),
         owner=owner,
         driven=driven,
-        **_placement(workers, num_cpus, dict(resources or {}), one_node=train.method == "sft"),
+        **_placement(workers, num_cpus, dict(resources or {}), one_node=train.optimization.one_node),
     )
     check_device(settings, gpu=request.gpu)
     check_tracker(settings.report_to)
@@ -126,7 +115,7 @@ def submit(
 def _check_data(train: TrainParameters, table: pa.Table | Any) -> str:
     """Refuse data that the method cannot train on, and return its format; of files only the first rows are read."""
     if table is None:
-        return format_of_files(train.local_data_dir, formats_for(train.method))
+        return format_of_files(train.local_data_dir, recipe.find(train.method).format_of)
     return _check_table(train, table, "inputTable")
 
 
@@ -148,7 +137,7 @@ def _check_table(train: TrainParameters, table: pa.Table | Any, key: str) -> str
     try:
         if not is_dataset(table) and not table.num_rows:
             raise _no_rows()
-        kind = formats_for(train.method)(columns_of(table))
+        kind = recipe.find(train.method).format_of(columns_of(table))
         if not is_dataset(table):
             _check_rows(train, table_rows(table), kind)
     except ByzerError as error:
@@ -168,20 +157,13 @@ def _keep(train: TrainParameters, folder: JobFolder, table: pa.Table | Any, file
             kept = folder.data / file
             if next(parquet_rows(kept), None) is None:
                 raise _no_rows()
-            _check_rows(train, parquet_rows(kept), formats_for(train.method)(columns_of(table)))
+            _check_rows(train, parquet_rows(kept), recipe.find(train.method).format_of(columns_of(table)))
     except ByzerError as error:
         raise _from(key, error) from None
 
 
 def _check_rows(train: TrainParameters, rows: Iterable[Row], kind: str) -> None:
-    """Refuse conversations that do not fit, or where such are dropped, data of which none fits."""
-    if train.method == "sft":
-        drop = train.optimization.on_bad_row == "drop"
-        fits = BadRows(drop=drop).convert(rows, lambda row: (to_messages(row, kind), tools_of(row)), kind)
-        if drop:
-            next((row for row in fits if row is not None), None)
-        else:
-            deque(fits, maxlen=0)
+    recipe.find(train.method).check(rows, kind, drop=train.optimization.on_bad_row == "drop")
 
 
 def _from(key: str, error: ByzerError) -> ByzerError:
@@ -235,7 +217,7 @@ def _kept(train: TrainParameters) -> dict[str, Any]:
     """
     given: dict[str, Any] = train.model_dump(mode="json", by_alias=True, exclude_unset=True)
     paths = [(given, "localModelDir"), (given, "localDataDir"), (given.get("sfft", {}), "tokenizer_path")]
-    paths += [(given.get(method, {}), "resume_from_checkpoint") for method in ("sft", "sfft")]
+    paths += [(given.get(method, {}), "resume_from_checkpoint") for method in methods()]
     for group, key in paths:
         if group.get(key):
             group[key] = str(Path(group[key]).expanduser().absolute())
