@@ -59,11 +59,12 @@ def _name_columns(select: exp.Select) -> None:
     for projection in select.expressions:
         named = isinstance(projection, exp.Alias | exp.Aliases | exp.Column | exp.Star | exp.Dot)
         if not named and not is_generator(projection):
-            name = _spark_name(projection)
+            name = spark_name(projection)
             projection.replace(exp.alias_(projection.copy(), name, quoted=True))
 
 
-def _spark_name(projection: exp.Expression) -> str:
+def spark_name(projection: exp.Expression) -> str:
+    """Return what Spark calls a column that was given no name."""
     if isinstance(projection, exp.Literal):
         return str(projection.this)
     if isinstance(projection, exp.Count) and isinstance(projection.this, exp.Star):

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sqlglot import exp
 
+from .llm_functions import LLM_ERROR, LLM_ERROR_HELP
 from .parsing import function_name, place
 from .spark import SPARK
 from .spark_functions import GENERATORS, NAMES
 from .sql_error import SqlError
-from .table import Table
+from .table import HIDDEN_PREFIX, Table
 
 Sources = Mapping[str, Table]
 _FUNCTIONS = [name.lower() for name in SPARK.parser_class.FUNCTIONS]
@@ -41,6 +42,9 @@ def explained(error: Exception, query: exp.Query, sources: Sources) -> SqlError:
 
 def _no_column(match: re.Match[str], query: exp.Query, sources: Sources) -> SqlError:
     name = match["name"]
+    if name.startswith(HIDDEN_PREFIX):
+        what = f"{LLM_ERROR}, and {name.removeprefix(HIDDEN_PREFIX)!r} is none"
+        return SqlError(what, do=LLM_ERROR_HELP, **place(_identifier(query, name)))
     columns = list(dict.fromkeys(column for table in sources.values() for column in table.column_names))
     columns += [alias.alias for alias in query.find_all(exp.Alias) if alias.alias not in columns]
     return SqlError(

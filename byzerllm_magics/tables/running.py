@@ -111,7 +111,7 @@ def is_of_with(table: exp.Table) -> bool:
 def _rows(duck: DuckDBPyConnection, sql: str) -> pa.Table:
     """Run the query once; give its columns names that differ, and types that Arrow's readers know."""
     relation = duck.sql(sql)
-    names = _distinct(relation.columns)
+    names = distinct(relation.columns)
     types = [str(kind) for kind in relation.types]
     plain = [_HUGE.sub("BIGINT", kind) for kind in types]
     if (names, plain) != (relation.columns, types):
@@ -124,7 +124,7 @@ def _rows(duck: DuckDBPyConnection, sql: str) -> pa.Table:
     return relation.to_arrow_table()
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str]) -> list[str]:
     """Tell columns of one name apart, in any case: a, a_1, a_2."""
     taken: set[str] = set()
     result = []

@@ -74,6 +74,10 @@ class Table:
         """How many rows each partition has."""
         return [end - begin for begin, end in pairwise(self._bounds)]
 
+    def without_errors(self) -> Table:
+        """Return the same rows and partitions without the hidden columns."""
+        return self._visible()
+
     # -- rows ---------------------------------------------------------------------------------------------
 
     def arrow(self) -> pa.Table:
