@@ -1,7 +1,7 @@
 """Why an answer is NULL goes where the answer goes: `select` that names columns takes the hidden errors along.
 
-`select *` does so by itself. Where a `select` groups, aggregates, is part of a `union` or a value in another query, a row
-of the result is not a row of answers any more: errors end there, and a star stands for the visible columns alone.
+`select *` does so by itself. Where a `select` groups, aggregates, is part of a `union` or a value in another query, a
+row of the result is not a row of answers any more: errors end there, and a star stands for visible columns alone.
 """
 
 from __future__ import annotations

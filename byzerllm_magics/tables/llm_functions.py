@@ -139,7 +139,7 @@ def _result(arguments: list[exp.Expr]) -> exp.Expr:
 def _embedding(arguments: list[exp.Expr]) -> exp.Expr:
     """`llm_embedding(answer)`: the vector that an embedding model answered with."""
     [answer] = _exactly(1, "llm_embedding", arguments, "llm_embedding(answer)")
-    return _of_answer("llm_embedding", "TRY_CAST(json_extract(:answer, '$.output') AS DOUBLE[])", answer)
+    return _of_answer("llm_embedding", "TRY_CAST(json_extract_string(:answer, '$.output') AS DOUBLE[])", answer)
 
 
 def _of_answer(name: str, snippet: str, answer: exp.Expr) -> exp.Expr:

@@ -67,10 +67,10 @@ def request_problem(request: Mapping[str, Any], model: str) -> str | None:
     return None
 
 
-def answer_problem(text: str, model: str) -> str | None:
+def answer_problem(output: Any, model: str) -> str | None:
     """Return why an answer that has to be a vector is none; None: it is one."""
     try:
-        vector = json.loads(text)
+        vector = json.loads(output) if isinstance(output, str) else output
     except ValueError:
         vector = None
     if isinstance(vector, list) and all(isinstance(number, int | float) for number in vector):
@@ -86,7 +86,7 @@ def _turns(request: Mapping[str, Any]) -> list[dict[str, Any]] | None:
             history = json.loads(history or "[]")
         except ValueError:
             return None
-    turns = history if isinstance(history, list) else [None]
+    turns: list[Any] = history if isinstance(history, list) else [None]
     return turns if all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns) else None
 
 

@@ -174,6 +174,25 @@ def _if(node: exp.If, _types: Types) -> exp.Expression:
     return node
 
 
+def _date(node: exp.Expression, _types: Types) -> exp.Expression:
+    """Give NULL for what is no date."""
+    return filled("try_cast(:a as date)", node.this)
+
+
+def _of_date(node: exp.Expression, _types: Types) -> exp.Expression:
+    """Take a date, NULL where there is none."""
+    node.set("this", filled("try_cast(:a as date)", node.this))
+    if isinstance(node, exp.MonthsBetween):
+        node.set("expression", filled("try_cast(:a as date)", node.expression))
+    return node
+
+
+def _part_of_time(node: exp.Extract, _types: Types) -> exp.Expression:
+    """Take a time, NULL where there is none."""
+    node.set("expression", filled("try_cast(:a as timestamp)", node.expression))
+    return node
+
+
 def _exists(node: exp.Exists, _types: Types) -> exp.Expression:
     """Tell the function of an array and a lambda from the predicate."""
     condition = node.args.get("expression")
@@ -234,6 +253,7 @@ _RULES: Mapping[type[exp.Expression], Callable[..., exp.Expression]] = {
     exp.Coalesce: _coalesce,
     exp.CurrentTimestamp: _now,
     exp.Exists: _exists,
+    exp.Extract: _part_of_time,
     exp.Filter: _never_null,
     exp.Floor: _whole_number,
     exp.If: _if,
@@ -241,14 +261,19 @@ _RULES: Mapping[type[exp.Expression], Callable[..., exp.Expression]] = {
     exp.IntDiv: _safe_divisor,
     exp.Like: _like,
     exp.Literal: _literal,
+    exp.LastDay: _of_date,
     exp.Ln: _logarithm,
     exp.Log: _logarithm,
     exp.Mod: _safe_divisor,
+    exp.MonthsBetween: _of_date,
+    exp.NextDay: _of_date,
     exp.Quantile: _percentile,
+    exp.Quarter: _of_date,
     exp.Rand: _random,
     exp.Reduce: _reduce,
     exp.Substring: _substring,
     exp.Transform: _transform,
     exp.TryCast: _cast,
+    exp.TsOrDsToDate: _date,
     exp.Window: _never_null,
 }

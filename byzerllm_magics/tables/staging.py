@@ -179,9 +179,9 @@ class Staging:
                 requests[row] = request
         answers = models.ask(model, [for_replica(request) for request in requests.values()]) if requests else []
         for (row, request), answer in zip(requests.items(), answers, strict=True):
-            problem = answer.get("error") or (call.vector and answer_problem(answer["text"], model))
-            if problem:
-                errors[row] = models.failed(model, row, request, str(problem))
+            why = answer.get("error") or (answer_problem(answer["text"], model) if call.vector else None)
+            if why:
+                errors[row] = models.failed(model, row, request, str(why))
             else:
                 responses[row] = write_response(request, answer)
                 models.ignored.update(answer["extra"].get("ignored", ()))

@@ -23,7 +23,7 @@ def test_a_file_is_a_partition_in_the_order_of_their_names(write: Write) -> None
     write("d/b.jsonl", '{"n": 3}\n')
     write("d/a.jsonl", '{"n": 1}\n{"n": 2}\n')
     table = load("json", "d")
-    assert [part["n"].to_pylist() for part in table] == [[1, 2], [3]]
+    assert [part["n"].to_pylist() for part in table.parts()] == [[1, 2], [3]]
 
 
 def test_columns_are_united_over_files(write: Write) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_magics.tables.carried_errors import carry_errors
 from byzerllm_magics.tables.llm_functions import rewrite
-from byzerllm_magics.tables.model_calls import Models, run_with_models
+from byzerllm_magics.tables.model_calls import run_with_models
 from byzerllm_magics.tables.select import parse_query, run_query
 from byzerllm_magics.tables.table import Table
 from tests.unit.tables.echo import CHAT, QUESTIONS, Echo, rows
