@@ -26,7 +26,7 @@ def to_duckdb(query: exp.Query, types: Types) -> exp.Query:
         SqlError: something has no counterpart.
     """
     for select in list(query.find_all(exp.Select)):
-        _name_columns(select)
+        name_columns(select)
         _sort(select)
         _group(select)
     for values in list(query.find_all(exp.Values)):
@@ -54,7 +54,7 @@ def _rewritten(query: exp.Query, types: Types) -> exp.Query:
     return query
 
 
-def _name_columns(select: exp.Select) -> None:
+def name_columns(select: exp.Select) -> None:
     """Name what has no name as Spark does: by its text."""
     for projection in select.expressions:
         named = isinstance(projection, exp.Alias | exp.Aliases | exp.Column | exp.Star | exp.Dot)
