@@ -58,6 +58,7 @@ def _no_column(match: re.Match[str], query: exp.Query, sources: Sources) -> SqlE
         return SqlError(what, do=LLM_ERROR_HELP, **place(_identifier(query, name)))
     columns = list(dict.fromkeys(column for table in sources.values() for column in table.column_names))
     columns += [alias.alias for alias in query.find_all(exp.Alias) if alias.alias not in columns]
+    columns = [column for column in columns if not column.startswith("__")]  # stages of model calls
     return SqlError(
         f"no column {name!r}",
         do=_near(name, columns) or (f"columns: {_listed(columns)}" if columns else "name the tables after from"),

@@ -93,16 +93,16 @@ def _prompt(arguments: list[exp.Expr]) -> exp.Expr:
         values = exp.Array(expressions=[exp.cast(values, "VARCHAR", dialect="duckdb")])
     else:  # whether it is a list or one value is known when the query runs
         values = _duckdb(
-            """CASE WHEN ends_with(typeof(:given), ']') THEN TRY_CAST(:given AS VARCHAR[])
+            """CASE WHEN :given IS NULL THEN NULL WHEN ends_with(typeof(:given), ']') THEN TRY_CAST(:given AS VARCHAR[])
                ELSE [TRY_CAST(:given AS VARCHAR)] END""",
             given=values,
         )
     return _duckdb(
-        r"""array_to_string(list_transform(
+        r"""CASE WHEN :given IS NOT NULL THEN array_to_string(list_transform(
             regexp_extract_all(:template, '\{\d+\}|[^{]+|\{'),
             lambda part: CASE WHEN regexp_full_match(part, '\{\d+\}')
                 THEN coalesce(list_extract(:given, CAST(regexp_extract(part, '\d+') AS BIGINT) + 1), part)
-                ELSE part END), '')""",
+                ELSE part END), '') END""",
         template=template,
         given=values,
     )

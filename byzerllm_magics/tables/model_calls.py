@@ -68,7 +68,7 @@ class Models:
             return None
         name = next((m for m in self.names if m == node.name), None)
         name = name or next((m for m in self.names if m.lower() == node.name.lower()), None)
-        if name is None and any(isinstance(a, exp.Anonymous) and is_llm_function(a.name) for a in node.expressions):
+        if name is None and any(is_call_of(a, request) for a in node.expressions for request in _REQUESTS):
             near = difflib.get_close_matches(node.name, self.names, n=1)
             raise ByzerError(
                 f"no model {node.name!r}",

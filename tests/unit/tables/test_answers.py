@@ -202,6 +202,7 @@ def test_an_error_may_be_asked_for_beside_its_answer() -> None:
         ("select llm_result(q) from questions", "llm_result takes an answer of a model, not one", ""),
         ("select chat(llm_param(map('instruction', q, 'max_length'))) as v from questions",
          "map(…) has a key without a value", 'map("instruction", question'),
+        (f"select id, {CHAT} as r from questions where r is null", "no column 'r'", "columns: id, q, topic"),
         ("select llm_param(map('a')) as v from questions", "map(…) has a key without a value", ""),
     ],
 )  # fmt: skip
@@ -233,6 +234,27 @@ def test_a_prompt_takes_one_text_as_a_list_of_one(values: str) -> None:
     table = ask(f"select llm_prompt('<{{0}}>', {values}) as p from questions where id = 1", Echo())
     assert rows(table, "p") == ["<one>"]
     assert rows(ask("select llm_prompt('<{0}>', 'text') as p", Echo()), "p") == ["<text>"]
+
+
+def test_a_prompt_of_nothing_is_null_and_not_asked() -> None:
+    echo = Echo()
+    table = ask("select chat(llm_param(map('instruction', llm_prompt('<{0}>', q)))) as r from some", echo, some=SOME)
+    assert errors(table, "r") == [None, "the request has no instruction", None]
+    assert echo.asked == ["<b>", "<a>"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("split({}, '<')", ["chat", "one>0"]),
+        ("regexp_replace({}, '[0-9]', '')", "chat<one>"),
+        ("transform(split({}, '<'), x -> concat(x, topic))", ["chata", "one>0a"]),
+        ("size(array({}, q))", 2),
+        ("get_json_object(to_json(named_struct('k', {})), '$.k')", "chat<one>0"),
+    ],
+)
+def test_any_function_takes_the_text_of_an_answer(expression: str, value: Any) -> None:
+    assert rows(ask(f"select {expression.format(TEXT)} as r from questions where id = 1", Echo()), "r") == [value]
 
 
 def test_the_metadata_says_when_the_first_token_came() -> None:
