@@ -52,10 +52,12 @@ def _run(session: Session, sql: str, progress: Callable[[str], None], first_line
     def ask(model: str, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         from .cluster.answers import answer_all
 
+        def answered(done: int) -> None:
+            progress(f"{model}: {done:,} of {len(requests):,} calls answered")
+
         deployment = session.model(model)
-        return answer_all(
-            deployment, requests, lambda done: progress(f"{model}: {done:,} of {len(requests):,} calls answered")
-        )
+        answered(0)
+        return answer_all(deployment, requests, answered)
 
     models = Models(session.own_models(), ask)
     table = run_with_models(carry_errors(query, tables, models.calls_in), tables, models, run_query)
