@@ -214,20 +214,28 @@ class Session:
         self.tables[table] = found = load(format, path, options or {})
         return found
 
-    def select(self, sql: str, table: str | None = None, *, progress: Callable[[str], None] | None = None) -> Table:
+    def select(
+        self,
+        sql: str,
+        table: str | None = None,
+        *,
+        progress: Callable[[str], None] | None = None,
+        first_line: int = 1,
+    ) -> Table:
         """Run a query in Spark's dialect over tables and DataFrame variables; it may call deployed models.
 
         Args:
             sql: One query; ``${name}`` is replaced inside its texts.
             table: The name that the result gets.
             progress: Told how many calls of models were answered.
+            first_line: The line of a cell that the query begins in, for what is printed of it.
 
         Raises:
             ByzerError: the query cannot be read or run, or a call of a model with ``on_error="fail"`` failed.
         """
         from .queries import run
 
-        found = run(self, sql, progress or (lambda _: None))
+        found = run(self, sql, progress or (lambda _: None), first_line=first_line)
         if table is not None:
             self.tables[table] = found
         return found

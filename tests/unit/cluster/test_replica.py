@@ -12,6 +12,7 @@ from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_magics.cluster import replica as replicas
 from byzerllm_magics.cluster.replica import Replica
+from byzerllm_magics.tables.requests import for_replica
 
 SECRET = "sk-LITERAL99"
 
@@ -73,3 +74,26 @@ def test_a_key_of_the_environment_reaches_the_adapter(deploy: Any, monkeypatch: 
     monkeypatch.delenv("MY_KEY")
     with pytest.raises(ByzerError, match="which has no MY_KEY"):
         asyncio.run(deploy(lambda *_: (None, None), **{"saas.api_key": "env:MY_KEY"}).describe())
+
+
+def ours(
+    tokenizer: Any, ins: str, his: Any = (), user_role: Any = None, assistant_role: Any = None, **more: Any
+) -> str:
+    return f"{ins} {user_role} {assistant_role} {more}"
+
+
+def a_users(tokenizer: Any, ins: str, his: Any = (), **generate: Any) -> str:
+    return f"{ins} {generate}"
+
+
+@pytest.mark.parametrize(
+    ("stream_chat", "answer"),
+    [(ours, "q Human Bot {'top_p': 0.5, 'image': 'x'}"), (a_users, "q {'top_p': 0.5, 'image': 'x'}")],
+)
+def test_names_of_who_talks_reach_an_adapter_that_has_a_place_for_them(
+    deploy: Any, stream_chat: Any, answer: str
+) -> None:
+    request = {"instruction": "q", "user_role": "Human", "assistant_role": "Bot", "top_p": 0.5, "generation.image": "x"}
+    replica = deploy(lambda *_: (types.SimpleNamespace(stream_chat=stream_chat), None))
+    [found] = asyncio.run(replica.answer([for_replica(request)]))
+    assert found["text"] == answer

@@ -99,7 +99,7 @@ def test_a_base_that_is_stored_in_four_bits_is_refused(tmp_path: Path) -> None:
 def test_tokenizer_and_chat_template_come_along(tiny_model: Path, tmp_path: Path) -> None:
     adapter = make_adapter(load(tiny_model), tmp_path / "adapter", tiny_model)
     made(merge(adapter, tmp_path / "with-base's"))
-    assert "Assistant:" in AutoTokenizer.from_pretrained(tmp_path / "with-base's").chat_template
+    assert "Assistant" in AutoTokenizer.from_pretrained(tmp_path / "with-base's").chat_template
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = "{{ messages[0]['content'] }}"
     tokenizer.save_pretrained(adapter)
