@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,19 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 LARGE = 100_000_000
 UNREADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError, pickle.UnpicklingError)
 """What transformers and peft raise for a folder they cannot load."""
+
+_SHAPES_ONLY = ContextVar("_SHAPES_ONLY", default=False)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Within it, `load_model` returns models on the meta device: shapes and dtypes from config.json, no weights."""
+    token = _SHAPES_ONLY.set(True)
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        _SHAPES_ONLY.reset(token)
 
 
 def load_tokenizer(model_dir: str | Path, *, template: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -122,6 +138,8 @@ def _load_full(
 
     if not (folder / "config.json").is_file():
         raise ByzerError("the model folder has no config.json", where=str(folder), do="is localModelDir right?")
+    if _SHAPES_ONLY.get():
+        return _shapes(folder, _dtype(folder, dtype, device), trust_remote_code=trust_remote_code)
     try:
         # No attn_implementation: transformers then takes sdpa, and eager for the few families that lack it.
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -141,10 +159,25 @@ def _load_full(
     return model.eval()
 
 
+def _shapes(folder: Path, dtype: torch.dtype | str, *, trust_remote_code: bool) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+    except UNREADABLE as error:
+        raise _unreadable("model", folder, error) from error
+    return model.eval()
+
+
 def _load_adapter(folder: Path, options: dict[str, Any]) -> PreTrainedModel:
     from peft import PeftConfig, PeftModelForCausalLM
 
     base = load_model(base_of(folder), **options)
+    if _SHAPES_ONLY.get():  # merged, an adapter leaves no trace
+        return base
     try:
         model = PeftModelForCausalLM(base, PeftConfig.from_pretrained(str(folder)))
         result = model.load_adapter(str(folder), "default", torch_device=str(base.device))

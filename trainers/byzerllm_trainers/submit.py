@@ -21,7 +21,7 @@ from .corpus import EVAL_ROWS_FILE, data_files, keep_partitions, keep_rows, mess
 from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
-from .loop_settings import loop_settings
+from .loop_settings import LoopSettings, loop_settings
 from .train_parameters import TrainParameters
 
 if TYPE_CHECKING:
@@ -65,15 +65,9 @@ def submit(
         ByzerError: anything that would keep the job from running; nothing was started or written then.
     """
     train = read(TrainParameters, parameters)
-    registry.check_name(train.family)
-    settings = loop_settings(train)  # refuses contradictions
-    if settings.resume_from is not None:
-        find_checkpoint(settings.resume_from)
-    if get_model is None or not train.sfft.tokenizer_path:
-        check_model_folder(train.local_model_dir)
-    _check_data(train, table)
-    sizes = _own_partitions(train, table, partitions, workers)
-    _check_eval_data(train, eval_table)
+    settings, sizes = check_request(
+        train, workers, table=table, partitions=partitions, eval_table=eval_table, get_model=get_model
+    )
     name = train.name or f"{train.method}-{_plain(owner)}-{time.strftime('%Y%m%d-%H-%M-%S')}"
     request = JobRequest(
         parameters=_kept(train),
@@ -101,6 +95,34 @@ def submit(
         shutil.rmtree(folder.root)
         raise
     return folder
+
+
+def check_request(
+    train: TrainParameters,
+    workers: int,
+    *,
+    table: pa.Table | None,
+    partitions: Sequence[int] | None,
+    eval_table: pa.Table | None,
+    get_model: Callable[[], Any] | None = None,
+) -> tuple[LoopSettings, Sequence[int] | None]:
+    """Check what needs no cluster; return the loop's numbers, and the partitions that ranks get whole (None: no).
+
+    The arguments are those of `submit`.
+
+    Raises:
+        ByzerError: anything that would keep the job from running.
+    """
+    registry.check_name(train.family)
+    settings = loop_settings(train)  # refuses contradictions
+    if settings.resume_from is not None:
+        find_checkpoint(settings.resume_from)
+    if get_model is None or not train.sfft.tokenizer_path:
+        check_model_folder(train.local_model_dir)
+    _check_data(train, table)
+    sizes = _own_partitions(train, table, partitions, workers)
+    _check_eval_data(train, eval_table)
+    return settings, sizes
 
 
 def _check_data(train: TrainParameters, table: pa.Table | None) -> None:
