@@ -1,10 +1,10 @@
-"""One rank of a training job, without Ray: prints the most bytes that its process held for it.
+"""One rank of a training job, without Ray: prints the most bytes that its process held for it, and held before it.
 
 usage: memory_rank.py JOB_FOLDER RANK PORT
 
 It does what a worker does: imports, joins the gang (that footprint is not the job's and is taken off), loads the
-model, trains to the last step and commits a checkpoint. Run it with ``MALLOC_TRIM_THRESHOLD_`` and
-``MALLOC_MMAP_THRESHOLD_`` set, so that freed memory goes back at once and counts once.
+model, trains to the last step and commits a checkpoint. Run it with `memory.ALLOCATOR` in its environment, so that freed
+memory goes back at once and counts once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from byzerllm_trainers.job_request import read_request
 
 
 def main(root: str, index: int, port: int) -> None:
-    """Train a prepared job as rank ``index``; print the peak in bytes."""
+    """Train a prepared job as rank ``index``; print the peak over the process before, and that, in bytes."""
     import torch
 
     from byzerllm_trainers import loop, recipe
@@ -36,10 +36,8 @@ def main(root: str, index: int, port: int) -> None:
     model = method.model(job)
     total = recipe.total_steps(method, job, plan)
     objective = method.objective(job)
-    loop.train(
-        model, plan, job.request.loop, total, folder=folder, rank=rank, observer=_Nobody(), objective=objective
-    )
-    print(_held("VmHWM") - before)
+    loop.train(model, plan, job.request.loop, total, folder=folder, rank=rank, observer=_Nobody(), objective=objective)
+    print(_held("VmHWM") - before, before)
 
 
 def _held(name: str) -> int:

@@ -65,7 +65,7 @@ def rows(folder: JobFolder, data_dir: str | None) -> Iterator[Mapping[str, Any]]
         return
     for path in data_files(data_dir):
         try:
-            yield from _file(path)
+            yield from rows_of_file(path)
         except UnicodeDecodeError as error:
             do = "convert it, e.g. with iconv -f GB18030 -t UTF-8"
             raise ByzerError(f"{path} is not UTF-8: {error.reason}", do=do) from None
@@ -105,7 +105,8 @@ def data_files(data_dir: str | None) -> list[Path]:
     return files
 
 
-def _file(path: Path) -> Iterator[Mapping[str, Any]]:
+def rows_of_file(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of one of the `data_files`; a ``.txt`` is one document."""
     if path.suffix == ".parquet":
         yield from _parquet(path)
     elif path.suffix == ".jsonl":

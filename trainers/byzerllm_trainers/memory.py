@@ -8,7 +8,7 @@ stage  weights             fp32 masters        gradients        where
 =====  ==================  ==================  ===============  =========================================
 0      w·(N + F)           4·N in half         w·N              the optimizer itself; FP16_UnfusedOptimizer
 1, 2   w·(N + F)           4·P in both         w·N; 2: bucket   DeepSpeedZeroOptimizer
-3      w·(P + F / world)   4·P in half         w·P and bucket   DeepSpeedZeroOptimizer_Stage3
+3      w·(P + F / world)   4·P in both         w·P and bucket   DeepSpeedZeroOptimizer_Stage3
 =====  ==================  ==================  ===============  =========================================
 
 The optimizer's state is over the masters (without masters, the weights). All of it is there at once at no time, so
@@ -31,6 +31,9 @@ FP32 = 4
 
 BUCKET = 500_000_000
 """DeepSpeed's ``reduce_bucket_size`` and its engine's bucket without ZeRO, in elements."""
+
+PREFETCH = 50_000_000
+"""DeepSpeed's ``stage3_prefetch_bucket_size``: elements that are gathered at a time, ahead of their use."""
 
 LIVE = 1_000_000_000
 """DeepSpeed's ``stage3_max_live_parameters`` and ``stage3_max_reuse_distance``, in elements."""
@@ -84,6 +87,7 @@ class Layout:
         world: Ranks.
         accumulates: Whether a step has several micro-batches.
         bucket: Elements whose gradients are exchanged at a time.
+        prefetch: Elements that ZeRO-3 gathers at a time.
         live: Elements that ZeRO-3 keeps gathered at most.
         gpu: Whether the device is a GPU; a CPU's memory is taken only where it is written to.
         offload_optimizer: Whether masters, state and their gradients are in the host's memory.
@@ -98,6 +102,7 @@ class Layout:
     world: int
     accumulates: bool
     bucket: int
+    prefetch: int
     live: int
     gpu: bool
     offload_optimizer: bool
@@ -111,9 +116,7 @@ class Layout:
     @property
     def masters(self) -> int:
         """Elements that have an fp32 copy."""
-        if self.width == FP32 and self.stage in (0, 3):  # there the weights are their own masters
-            return 0
-        return self.share
+        return 0 if self.width == FP32 and self.stage == 0 else self.share  # there the weights are their own
 
     @property
     def bucket_bytes(self) -> int:
@@ -139,6 +142,7 @@ def layout_of(
         world=world,
         accumulates=settings.accumulation > 1,
         bucket=int(zero.get("reduce_bucket_size", BUCKET)),
+        prefetch=int(zero.get("stage3_prefetch_bucket_size", PREFETCH)),
         live=int(min(zero.get("stage3_max_live_parameters", LIVE), zero.get("stage3_max_reuse_distance", LIVE))),
         gpu=gpu,
         offload_optimizer=offloads("offload_optimizer"),
@@ -150,7 +154,8 @@ def phases(layout: Layout, moments: Sequence[Moment], *, state: int, temporary: 
     """Return what the device holds at the peak of each phase.
 
     ``load``: the whole model, as each worker reads it, before ZeRO takes it apart. ``backward``: forward and backward
-    of the last micro-batch. ``exchange``: gradients go between ranks. ``update``: the optimizer's step.
+    of the last micro-batch. ``exchange``: gradients go between ranks. ``update``: the optimizer's step. ``gather``:
+    ZeRO-3 brings the first weights together, before there are activations.
 
     Args:
         layout: Where the tensors lie.
@@ -170,6 +175,8 @@ def phases(layout: Layout, moments: Sequence[Moment], *, state: int, temporary: 
     }
     if layout.stage or layout.world > 1:
         found["exchange"] = standing + _exchange(layout)
+    if layout.stage == 3:
+        found["gather"] = standing + _gather(layout)
     return found
 
 
@@ -200,14 +207,29 @@ def _backward(layout: Layout, moment: Moment) -> Parts:
         buffers = layout.bucket_bytes if layout.gpu else layout.width * min(layout.bucket, moment.gradients)
         gradients = layout.width * layout.share if layout.accumulates or layout.stage == 3 else 0
     if layout.stage == 3:
-        buffers = layout.bucket_bytes  # it stays from one step to the next
-        gathered = layout.width * min(layout.live, layout.trained + layout.frozen - moment.gradients)
+        left = layout.trained + layout.frozen - moment.gradients
+        coming = layout.prefetch if left > layout.live else 0
+        buffers = layout.bucket_bytes + layout.width * coming  # the bucket stays from one step to the next
+        gathered = layout.width * min(layout.live, left)
     return Parts(
         weights=gathered,
         gradients=gradients,
         activations=moment.activations,
         logits=moment.logits,
         buffers=buffers,
+    )
+
+
+def _gather(layout: Layout) -> Parts:
+    """What gathering ahead adds: all ranks' shares of many weights in one tensor, and each weight cut out of it.
+
+    gloo, on CPUs, gathers into a tensor of its own and copies from there.
+    """
+    weights = layout.width * min(layout.prefetch, layout.trained + layout.frozen)
+    return Parts(
+        weights=weights,
+        gradients=layout.width * layout.share,
+        buffers=layout.bucket_bytes + weights * (1 if layout.gpu else 2),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.loading import shapes_only
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
     from .loop_settings import LoopSettings
 
-OVERHEAD = {True: 1024 * 2**20, False: 640 * 2**20}
+OVERHEAD = {True: 1024 * 2**20, False: 512 * 2**20}
 """What a worker takes before it has a model. Without a GPU: Python, torch, transformers, peft and DeepSpeed in
-memory, measured here in 2026-11; `benchmarks/memory.py` prints it. On a GPU, not measured here: CUDA's context and
+memory, 0.4 GiB measured in 2026-11 (`benchmarks/memory.py` has it in its figures), and Ray's part of a worker. On a GPU, not measured here: CUDA's context and
 kernels (about 0.5 GiB on the A100 and later), cuBLAS' workspaces and NCCL's buffers."""
 
 EIGHT_BIT = ("adamw_bnb_8bit", "paged_adamw_8bit")
@@ -82,12 +83,13 @@ class Estimator:
         build: Builds the recipe's model; called on the meta device, where weights are shapes.
         world: Ranks.
         gpu: Whether the workers have GPUs.
+        stored: Bytes of the weights' files; 0 for a model from scratch.
     """
 
-    def __init__(self, build: Callable[[], nn.Module], *, world: int, gpu: bool) -> None:
+    def __init__(self, build: Callable[[], nn.Module], *, world: int, gpu: bool, stored: int = 0) -> None:
         with shapes_only():
             self._model = build()
-        self._world, self._gpu = world, gpu
+        self._world, self._gpu, self._stored = world, gpu, stored
         self._traces: dict[tuple[Any, ...], list[Moment]] = {}
 
     def model(self, settings: LoopSettings) -> Model:
@@ -96,7 +98,7 @@ class Estimator:
         return Model(
             trained=sum(p.numel() for p in parameters if p.requires_grad),
             frozen=sum(p.numel() for p in parameters if not p.requires_grad),
-            loaded=sum(p.numel() * p.element_size() for p in parameters),
+            loaded=self._loaded(parameters),
             width=FP32 if self.kind(settings) == "fp32" else 2,
             flops=model_flops(self._model),
         )
@@ -122,6 +124,16 @@ class Estimator:
         state, temporary = self._optimizer(settings, layout)
         held = phases(layout, self._moments(settings, shape), state=state, temporary=temporary)
         return Need(held, OVERHEAD[self._gpu], on_host(layout, state))
+
+    def _loaded(self, parameters: Sequence[nn.Parameter]) -> int:
+        """Bytes that the model takes when it has been read.
+
+        On a CPU files in the wanted precision are mapped and are the weights; others stay mapped beside them until all
+        are converted.
+        """
+        made = sum(p.numel() * p.element_size() for p in parameters)
+        converted = not 0.75 < self._stored / made < 1.25
+        return made + (self._stored if converted and not self._gpu else 0)
 
     def _moments(self, settings: LoopSettings, shape: BatchShape) -> list[Moment]:
         """Trace a micro-batch; the same one only once."""
@@ -159,6 +171,12 @@ class Estimator:
         state, temporary = trace_optimizer(optimizer)
         fused = settings.optim == "adamw_torch_fused" or (settings.optim is None and self._gpu)
         return state, 0 if fused else temporary
+
+
+def stored_bytes(model_dir: str) -> int:
+    """Bytes of the files with a model folder's weights."""
+    folder = Path(model_dir).expanduser()
+    return sum(file.stat().st_size for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind))
 
 
 def _traceable(optim: str | None) -> str:

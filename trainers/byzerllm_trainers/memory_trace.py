@@ -155,9 +155,7 @@ def _counted(vocabulary: int | None = None) -> Iterator[_Count]:
     count = _Count(vocabulary)
 
     class Counting(TorchDispatchMode):  # type: ignore[misc,unused-ignore]
-        def __torch_dispatch__(
-            self, operator: Any, _types: Sequence[type], args: Any = (), options: Any = None
-        ) -> Any:
+        def __torch_dispatch__(self, operator: Any, _types: Sequence[type], args: Any = (), options: Any = None) -> Any:
             for value in tree_iter((args, options)):
                 if isinstance(value, torch.Tensor):
                     count.know(value)

@@ -1,0 +1,281 @@
+"""What a training job will take, before anything of it exists: memory, disk, tokens, steps, time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from byzerllm_adapters.parameters import read
+
+from . import recipe
+from .data_sample import Data, look, prepared, sample
+from .device import check_device
+from .flops import PEAKS
+from .job_folder import JobFolder
+from .job_request import JobRequest
+from .memory import FP32
+from .memory_need import Estimator, Model, Need, stored_bytes
+from .memory_trace import BatchShape
+from .submit import check_request
+from .train_parameters import TrainParameters
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from .loop_settings import LoopSettings
+    from .machine import Machine
+
+ASSUMED_MFU = 0.4
+"""Share of a GPU's peak that training reaches where no earlier job says: usual for models of 1 B weights and more."""
+
+WARM_UP_STEPS = 3
+"""First steps of an earlier job that say nothing about its speed."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a worker has.
+
+    Attributes:
+        device: E.g. ``NVIDIA H200`` or ``CPU``.
+        memory: Bytes that one worker may take.
+        shared_by: Workers that share one node's main memory; 1 on GPUs.
+        host: Bytes of main memory that one worker may take.
+    """
+
+    device: str
+    memory: int
+    shared_by: int
+    host: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that makes a job smaller: what to write, and the bytes that a worker then needs."""
+
+    keys: str
+    total: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job will take.
+
+    Attributes:
+        method: ``sft`` or ``sfft``.
+        workers: Ranks.
+        model: Its counts.
+        need: Memory of one worker.
+        room: What a worker has.
+        data: Tokens and steps.
+        checkpoint: Bytes of one checkpoint.
+        checkpoints: How many lie on the disk at most: a new one is written before an old one goes.
+        result: Bytes of the result's weights.
+        seconds: Time of all steps, or None: unknown.
+        seconds_from: What that is computed from.
+        changes: What would make it fit, if it does not; the largest alone first, at last all together.
+    """
+
+    method: str
+    workers: int
+    model: Model
+    need: Need
+    room: Room
+    data: Data
+    checkpoint: int
+    checkpoints: int
+    result: int
+    seconds: float | None
+    seconds_from: str
+    changes: Sequence[Change]
+
+    @property
+    def fits(self) -> bool:
+        """Whether a worker's device, and its share of the host's memory, hold what they have to."""
+        return self.need.total <= self.room.memory and self.need.host <= self.room.host
+
+
+def estimate(
+    parameters: Mapping[str, Any],
+    machines: Sequence[Machine],
+    *,
+    workers: int = 1,
+    table: pa.Table | None = None,
+    partitions: Sequence[int] | None = None,
+    eval_table: pa.Table | None = None,
+    earlier: Iterable[JobFolder] = (),
+) -> Estimate:
+    """Estimate a job; no weight is read, nothing is written, and no cluster is needed.
+
+    Args:
+        parameters: The keys of the cell, as `submit.submit` takes them.
+        machines: Where it may run, at least one.
+        workers: Ranks.
+        table: The rows, in place of ``localDataDir``.
+        partitions: How many of the rows each partition has, for ``keepPartitionNum``.
+        eval_table: The rows of ``evalTable``.
+        earlier: Jobs whose speed may tell this one's.
+
+    Raises:
+        ByzerError: whatever would keep the job from running, as `submit.submit` says it.
+    """
+    train = read(TrainParameters, parameters)
+    settings, sizes = check_request(train, workers, table=table, partitions=partitions, eval_table=eval_table)
+    gpu = any(machine.gpus for machine in machines)
+    check_device(settings, gpu=gpu)
+    request = JobRequest(dict(parameters), "", workers, gpu, cpus_per_worker=1, threads_per_worker=1)
+    rows, share = sample(train.local_data_dir, table)
+    with prepared(request, rows, sizes if share == 1.0 else None) as job:
+        data = look(job, share)
+        method = recipe.find(train.method)
+        stored = stored_bytes(train.local_model_dir)
+        estimator = Estimator(lambda: method.model(job), world=workers, gpu=gpu, stored=stored)
+    model = estimator.model(settings)
+    need = estimator.need(settings, data.shape)
+    room = _room(machines, workers, one_node=train.method == "sft")
+    seconds, source = _time(request, model, data, room, earlier)
+    fits = need.total <= room.memory and need.host <= room.host
+    return Estimate(
+        method=train.method,
+        workers=workers,
+        model=model,
+        need=need,
+        room=room,
+        data=data,
+        checkpoint=checkpoint_bytes(model, settings),
+        checkpoints=_checkpoints(settings, data),
+        result=model.width * (model.trained if train.method == "sft" else model.trained + model.frozen),
+        seconds=seconds,
+        seconds_from=source,
+        changes=[] if fits else _changes(estimator, train.method, settings, data.shape, need, gpu=gpu),
+    )
+
+
+def checkpoint_bytes(model: Model, settings: LoopSettings) -> int:
+    """Bytes of a checkpoint: trained weights, their masters where there are any, and AdamW's two moments.
+
+    Frozen weights are left out. ZeRO-1 and 2 keep masters in fp32 runs too, and ZeRO-3 writes them from its partitions.
+    """
+    masters = FP32 if settings.zero_stage or model.width < FP32 else 0
+    moments = {"sgd": 0, "adafactor": 4, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}.get(settings.optim or "", 8)
+    own = 0 if settings.zero_stage == 3 else model.width
+    return model.trained * (own + masters + moments)
+
+
+def _checkpoints(settings: LoopSettings, data: Data) -> int:
+    """Return how many checkpoints lie on the disk at most."""
+    every = {"no": data.total_steps, "steps": settings.saving.steps, "epoch": data.epoch_steps}[
+        settings.saving.strategy
+    ]
+    written = -(-data.total_steps // max(1, every))
+    return min(written, settings.save_total_limit + 1 + (settings.best_by is not None))
+
+
+def _room(machines: Sequence[Machine], workers: int, *, one_node: bool) -> Room:
+    """Return what each of the workers has on the machines, the smallest deciding."""
+    gpus = [gpu for machine in machines for gpu in machine.gpus]
+    hosts = [machine for machine in machines if machine.gpus] if gpus else list(machines)
+    together = workers if one_node else -(-workers // len(hosts))
+    host = min(machine.memory for machine in hosts) // together
+    if not gpus:
+        return Room("CPU", host, together, host)
+    smallest = min(gpus, key=lambda gpu: gpu.memory)
+    return Room(smallest.name, smallest.memory, 1, host)
+
+
+def _time(
+    request: JobRequest,
+    model: Model,
+    data: Data,
+    room: Room,
+    earlier: Iterable[JobFolder],
+) -> tuple[float | None, str]:
+    """Return the seconds of all steps and what they come from: an earlier job's speed, else the device's peak."""
+    for folder in earlier:
+        speeds = [record["tokens_per_second"] for record in folder.metrics()[WARM_UP_STEPS:]]
+        if speeds and _computes_alike(request, folder):
+            return data.total_tokens / statistics.median(
+                speeds
+            ), f"the speed of job {folder.name}, which computes alike"
+    peak = next((peak for part, peak in PEAKS.items() if part in room.device), None)
+    if peak is None or model.width == FP32:
+        return None, "no earlier job computes alike, and the device's peak is not known"
+    flops = model.flops.of_step(data.tokens, data.targets, data.width) * data.total_steps / data.epoch_steps
+    source = f"{flops:.2g} FLOPs at {ASSUMED_MFU:.0%} (assumed) of the device's {peak / 1e12:.0f} TFLOP/s"
+    return flops / (request.workers * peak * ASSUMED_MFU), source
+
+
+def _computes_alike(request: JobRequest, folder: JobFolder) -> bool:
+    """Whether an earlier job did steps of the same shape on as many devices of the same kind."""
+    other = JobRequest(**folder.request())
+    return _shape_of(request) == _shape_of(other)
+
+
+def _shape_of(request: JobRequest) -> tuple[Any, ...]:
+    """Return what decides a job's speed."""
+    from pathlib import Path
+
+    train, loop = request.train, request.loop
+    keys = train.optimization
+    lengths = (train.sft.max_seq_length, train.sft.lora_rank) if train.method == "sft" else (train.sfft.max_length,)
+    place = Path(train.local_model_dir).expanduser().absolute()
+    return (
+        train.pretrained_model_type,
+        place,
+        request.workers,
+        request.gpu,
+        lengths,
+        (keys.bf16, keys.fp16, keys.gradient_checkpointing, keys.torch_compile, keys.optim),
+        (loop.rows, loop.accumulation, loop.group_by_length, loop.deepspeed),
+    )
+
+
+def _changes(
+    estimator: Estimator, method: str, settings: LoopSettings, shape: BatchShape, need: Need, *, gpu: bool
+) -> list[Change]:
+    """Return the changes that help, each estimated like the job itself."""
+    found: list[Change] = []
+    together, small, named = settings, shape, []
+
+    def consider(keys: str, changed: LoopSettings, at: BatchShape) -> bool:
+        total = estimator.need(changed, at).total
+        if total < need.total:
+            found.append(Change(keys, total))
+        return total < need.total
+
+    if settings.rows > 1:
+        keys = f'{method}.per_device_train_batch_size="1" and {method}.gradient_accumulation_steps="'
+        keys += f'{settings.accumulation * settings.rows}"'
+        fewer = {"rows": 1, "accumulation": settings.accumulation * settings.rows}
+        one = BatchShape(1, shape.width, min(shape.width, shape.supervised))
+        if consider(keys, replace(settings, **fewer), one):  # type: ignore[arg-type]
+            together, small, named = replace(together, **fewer), one, [*named, keys]  # type: ignore[arg-type]
+    if not settings.gradient_checkpointing:
+        keys = f'{method}.gradient_checkpointing="true"'
+        if consider(keys, replace(settings, gradient_checkpointing=True), shape):
+            together, named = replace(together, gradient_checkpointing=True), [*named, keys]
+    for zero in _stages(settings, gpu=gpu):
+        keys = f"deepspeedConfig='''{_json({'zero_optimization': zero})}'''"
+        changed = {"deepspeed": {**settings.deepspeed, "zero_optimization": zero}}
+        if consider(keys, replace(settings, **changed), shape):  # type: ignore[arg-type]
+            together, named = replace(together, **changed), [*(n for n in named if "deepspeed" not in n), keys]  # type: ignore[arg-type]
+    if len(named) > 1:
+        found.append(Change("all of it together", estimator.need(together, small).total))
+    return found
+
+
+def _stages(settings: LoopSettings, *, gpu: bool) -> list[dict[str, Any]]:
+    """Return other ``zero_optimization`` sections that may take less: a higher stage, then offload where it helps."""
+    stages: list[dict[str, Any]] = [{"stage": stage} for stage in (2, 3) if stage > settings.zero_stage]
+    if gpu:
+        off = {"device": "cpu"}
+        stages += [{"stage": 2, "offload_optimizer": off}, {"stage": 3, "offload_optimizer": off, "offload_param": off}]
+    return stages
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(content)
