@@ -3,8 +3,8 @@
 Six jobs of a Llama of 52 M parameters on the CPU: LoRA in fp32 on short rows, in bf16 on long ones with gradient
 checkpointing, and over four accumulated batches; all weights without ZeRO in fp32, with ZeRO-2 in bf16 and with ZeRO-3
 in bf16 on two ranks. Each rank is a process of its own (`memory_rank`) that loads, trains and checkpoints as a worker
-does. Measured is its highest resident size over that before the model (``VmHWM`` of ``/proc/self/status``), the larger of
-two ranks'; the allocator maps every tensor for itself, so that freed memory goes back and a free list counts for nobody.
+does. Measured is its highest resident size over that before the model (``VmHWM`` of ``/proc/self/status``), the larger
+of two ranks'; the allocator maps every tensor for itself, so that freed memory goes back at once and counts once.
 
 The estimate is made from the same job folder, in this process.
 """

@@ -3,8 +3,8 @@
 usage: memory_rank.py JOB_FOLDER RANK PORT
 
 It does what a worker does: imports, joins the gang (that footprint is not the job's and is taken off), loads the
-model, trains to the last step and commits a checkpoint. Run it with `memory.ALLOCATOR` in its environment, so that freed
-memory goes back at once and counts once.
+model, trains to the last step and commits a checkpoint. Run it with `memory.ALLOCATOR` in its environment, so that
+freed memory goes back at once and counts once.
 """
 
 from __future__ import annotations

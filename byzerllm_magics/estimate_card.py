@@ -33,18 +33,17 @@ class EstimateCard:
             ("time", _time(estimate)),
             ("disk", _disk(estimate)),
         ]
-        self.changes = [(change.keys, size(change.total)) for change in estimate.changes]
+        self.changes = [f"{change.keys}: {size(change.total)}" for change in estimate.changes]
+        if estimate.changes and estimate.changes[-1].total > estimate.room.memory:
+            self.changes.append("more or larger devices, a smaller model, or LoRA (sft/NAME) in place of all weights")
 
     def __repr__(self) -> str:
         width = max(len(name) for name, _ in self.rows)
-        lines = [self.verdict, *(f"  → {keys}: {total}" for keys, total in self.changes)]
+        lines = [self.verdict, *(f"  → {change}" for change in self.changes)]
         return "\n".join([*lines, *(f"{name.ljust(width)}  {text}" for name, text in self.rows)])
 
     def _repr_html_(self) -> str:
-        changes = "".join(
-            f'<div style="margin-left:1em">→ <code>{html.escape(keys)}</code>: {total}</div>'
-            for keys, total in self.changes
-        )
+        changes = "".join(f'<div style="margin-left:1em">→ {html.escape(change)}</div>' for change in self.changes)
         body = "".join(
             f"<tr>{_NAME.format(html.escape(name).replace('  ', '&emsp;'))}{_VALUE.format(html.escape(text))}</tr>"
             for name, text in self.rows

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.parameters import read
@@ -215,8 +217,6 @@ def _computes_alike(request: JobRequest, folder: JobFolder) -> bool:
 
 def _shape_of(request: JobRequest) -> tuple[Any, ...]:
     """Return what decides a job's speed."""
-    from pathlib import Path
-
     train, loop = request.train, request.loop
     keys = train.optimization
     lengths = (train.sft.max_seq_length, train.sft.lora_rank) if train.method == "sft" else (train.sfft.max_length,)
@@ -235,47 +235,36 @@ def _shape_of(request: JobRequest) -> tuple[Any, ...]:
 def _changes(
     estimator: Estimator, method: str, settings: LoopSettings, shape: BatchShape, need: Need, *, gpu: bool
 ) -> list[Change]:
-    """Return the changes that help, each estimated like the job itself."""
+    """Return the changes that help, each estimated like the job itself, and the sum of them."""
     found: list[Change] = []
-    together, small, named = settings, shape, []
-
-    def consider(keys: str, changed: LoopSettings, at: BatchShape) -> bool:
-        total = estimator.need(changed, at).total
+    together: dict[str, Any] = {}
+    small = shape
+    for keys, changed, at in _smaller(method, settings, shape, gpu=gpu):
+        total = estimator.need(replace(settings, **changed), at).total
         if total < need.total:
             found.append(Change(keys, total))
-        return total < need.total
-
-    if settings.rows > 1:
-        keys = f'{method}.per_device_train_batch_size="1" and {method}.gradient_accumulation_steps="'
-        keys += f'{settings.accumulation * settings.rows}"'
-        fewer = {"rows": 1, "accumulation": settings.accumulation * settings.rows}
-        one = BatchShape(1, shape.width, min(shape.width, shape.supervised))
-        if consider(keys, replace(settings, **fewer), one):  # type: ignore[arg-type]
-            together, small, named = replace(together, **fewer), one, [*named, keys]  # type: ignore[arg-type]
-    if not settings.gradient_checkpointing:
-        keys = f'{method}.gradient_checkpointing="true"'
-        if consider(keys, replace(settings, gradient_checkpointing=True), shape):
-            together, named = replace(together, gradient_checkpointing=True), [*named, keys]
-    for zero in _stages(settings, gpu=gpu):
-        keys = f"deepspeedConfig='''{_json({'zero_optimization': zero})}'''"
-        changed = {"deepspeed": {**settings.deepspeed, "zero_optimization": zero}}
-        if consider(keys, replace(settings, **changed), shape):  # type: ignore[arg-type]
-            together, named = replace(together, **changed), [*(n for n in named if "deepspeed" not in n), keys]  # type: ignore[arg-type]
-    if len(named) > 1:
-        found.append(Change("all of it together", estimator.need(together, small).total))
+            together |= changed
+            small = min(small, at, key=lambda one: one.rows)
+    if len(together) > 1:
+        found.append(Change("all of it together", estimator.need(replace(settings, **together), small).total))
     return found
 
 
-def _stages(settings: LoopSettings, *, gpu: bool) -> list[dict[str, Any]]:
-    """Return other ``zero_optimization`` sections that may take less: a higher stage, then offload where it helps."""
+def _smaller(
+    method: str, settings: LoopSettings, shape: BatchShape, *, gpu: bool
+) -> Iterator[tuple[str, dict[str, Any], BatchShape]]:
+    """Yield what may take less memory: the keys to write, the settings they change, the batches that follow."""
+    if settings.rows > 1:
+        batches = settings.accumulation * settings.rows
+        keys = f'{method}.per_device_train_batch_size="1" and {method}.gradient_accumulation_steps="{batches}"'
+        one = BatchShape(1, shape.width, min(shape.width, shape.supervised))
+        yield keys, {"rows": 1, "accumulation": batches}, one
+    if not settings.gradient_checkpointing:
+        yield f'{method}.gradient_checkpointing="true"', {"gradient_checkpointing": True}, shape
     stages: list[dict[str, Any]] = [{"stage": stage} for stage in (2, 3) if stage > settings.zero_stage]
     if gpu:
         off = {"device": "cpu"}
         stages += [{"stage": 2, "offload_optimizer": off}, {"stage": 3, "offload_optimizer": off, "offload_param": off}]
-    return stages
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    import json
-
-    return json.dumps(content)
+    for zero in stages:
+        section = {"zero_optimization": zero}
+        yield f"deepspeedConfig='''{json.dumps(section)}'''", {"deepspeed": settings.deepspeed | section}, shape

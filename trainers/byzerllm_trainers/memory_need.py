@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from .loop_settings import LoopSettings
 
 OVERHEAD = {True: 1024 * 2**20, False: 512 * 2**20}
-"""What a worker takes before it has a model. Without a GPU: Python, torch, transformers, peft and DeepSpeed in
-memory, 0.4 GiB measured in 2026-11 (`benchmarks/memory.py` has it in its figures), and Ray's part of a worker. On a GPU, not measured here: CUDA's context and
-kernels (about 0.5 GiB on the A100 and later), cuBLAS' workspaces and NCCL's buffers."""
+"""What a worker takes before it has a model, by whether it has a GPU.
+
+Without one: Python, torch, transformers, peft and DeepSpeed in memory, 0.4 GiB measured in 2026-11
+(`benchmarks/memory.py` has it in its figures), and Ray's part of a worker. On one, not measured here: CUDA's context
+and kernels (about 0.5 GiB on an A100 and later), cuBLAS' workspaces and NCCL's buffers.
+"""
 
 EIGHT_BIT = ("adamw_bnb_8bit", "paged_adamw_8bit")
 """Optimizers that keep AdamW's two moments in a byte each (and a scale for each 256 of them)."""
@@ -131,7 +134,7 @@ class Estimator:
         On a CPU files in the wanted precision are mapped and are the weights; others stay mapped beside them until all
         are converted.
         """
-        made = sum(p.numel() * p.element_size() for p in parameters)
+        made: int = sum(p.numel() * p.element_size() for p in parameters)
         converted = not 0.75 < self._stored / made < 1.25
         return made + (self._stored if converted and not self._gpu else 0)
 

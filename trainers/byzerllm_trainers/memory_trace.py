@@ -188,4 +188,4 @@ def _take_fakes(model: nn.Module) -> None:
                 if tensor is not None:
                     if id(tensor) not in fakes:
                         fakes[id(tensor)] = fake(tensor)
-                    own[name] = fakes[id(tensor)]  # type: ignore[assignment]
+                    own[name] = fakes[id(tensor)]
