@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +92,7 @@ class Estimator:
     """
 
     def __init__(self, build: Callable[[], nn.Module], *, world: int, gpu: bool, stored: int = 0) -> None:
-        with shapes_only():
+        with shapes_only(), _quiet():
             self._model = build()
         self._world, self._gpu, self._stored = world, gpu, stored
         self._traces: dict[tuple[Any, ...], list[Moment]] = {}
@@ -147,7 +149,8 @@ class Estimator:
         if key not in self._traces:
             model = copy.deepcopy(self._model)
             model.to({"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[kind])
-            apply_model_options(model, replace(settings, torch_compile=False))
+            with _quiet():
+                apply_model_options(model, replace(settings, torch_compile=False))
             if kind == "bf16" and not self._gpu:
                 attend_in_fp32(model)
             self._traces[key] = trace_step(model.train(), shape)
@@ -180,6 +183,14 @@ def stored_bytes(model_dir: str) -> int:
     """Bytes of the files with a model folder's weights."""
     folder = Path(model_dir).expanduser()
     return sum(file.stat().st_size for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what libraries tell each other about coming versions out of a user's cell; in a job it goes to the log."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _traceable(optim: str | None) -> str:
