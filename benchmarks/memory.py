@@ -31,7 +31,7 @@ RUNS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "sft_bf16_checkpointed": (
         "sft",
         1,
-        {"bf16": True, "gradient_checkpointing": True, "per_device_train_batch_size": 2, "max_seq_length": LONG},
+        {"bf16": True, "gradient_checkpointing": True, "per_device_train_batch_size": 4, "max_seq_length": LONG},
     ),
     "sft_fp32_accumulated": (
         "sft",
