@@ -26,6 +26,7 @@ BENCHMARKS = (
     "read_script",
     "sql_calls",
     "tables",
+    "memory",
 )
 RESULTS = Path(__file__).parents[1] / "out" / "bench.jsonl"
 

@@ -15,8 +15,8 @@ from .magics import SUBCOMMANDS
 if TYPE_CHECKING:
     from .session import Session
 
-CELLS = ("setup", "run")
-_OF_JOBS = ("attach", "wait", "stop", "logs")
+CELLS = ("setup", "run", "estimate")
+_OF_JOBS = ("attach", "wait", "stop", "logs", "estimate")
 _PATHS = (
     *("localModelDir", "localDataDir", "localPathPrefix", "tokenizer_path", "resume_from_checkpoint"),
     *("adapterNameOrPath", "modelNameOrPath", "checkpointDir", "savePath", "targetModelDir"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .cluster.connection import ClusterInfo
     from .cluster.deployments import Deployment
     from .cluster.jobs import Job
+    from .estimate_card import EstimateCard
     from .evaluation import Evaluation
     from .model_actions import MadeModel
     from .parameters import SetupSettings
@@ -192,6 +193,22 @@ class Session:
         if wait or (wait is None and not job.detached):
             job.wait()
         return job
+
+    def estimate(self, parameters: Mapping[str, object] | str | None = None, **more: object) -> EstimateCard:
+        """Estimate what training will take: memory, disk, tokens, steps and time. Nothing is started.
+
+        Args:
+            parameters: Keys as `run` takes them, or the name of a job.
+            **more: Keys as keywords.
+
+        Raises:
+            ByzerError: bad input, or no such job.
+        """
+        from .estimation import estimate, estimate_job
+
+        if isinstance(parameters, str):
+            return estimate_job(self, self.job(parameters))
+        return estimate(self, {**(parameters or {}), **more})
 
     def forget(self, model: str) -> None:
         """Begin a new conversation with a model at its next question."""

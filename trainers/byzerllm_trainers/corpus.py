@@ -40,24 +40,35 @@ def keep_rows(folder: JobFolder, data: Any, file: str = ROWS_FILE) -> None:
     Raises:
         ByzerError: batches of a Dataset whose columns have other types than the first one's.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not is_dataset(data):
         pq.write_table(data, folder.data / file)
         return
-    schema = _arrow_schema(data)
+    schema = arrow_schema(data)
     with pq.ParquetWriter(folder.data / file, schema) as writer:
-        for batch in data.iter_batches(batch_size=READ_AT_ONCE, batch_format="pyarrow"):
-            try:
-                writer.write_table(batch.select(schema.names).cast(schema))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
-                reason = str(error).splitlines()[0]
-                do = "give its columns one type, e.g. by dataset.map_batches"
-                raise ByzerError(f"batches of the Ray Dataset differ: {reason}", do=do) from None
+        for batch in dataset_batches(data, schema):
+            writer.write_table(batch)
 
 
-def _arrow_schema(dataset: Any) -> pa.Schema:
+def dataset_batches(dataset: Any, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield a Ray Dataset as Arrow tables of its `arrow_schema`, `READ_AT_ONCE` rows at a time.
+
+    Raises:
+        ByzerError: batches whose columns have other types.
+    """
+    import pyarrow as pa
+
+    for batch in dataset.iter_batches(batch_size=READ_AT_ONCE, batch_format="pyarrow"):
+        try:
+            yield batch.select(schema.names).cast(schema)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            do = "give its columns one type, e.g. by dataset.map_batches"
+            raise ByzerError(f"batches of the Ray Dataset differ: {reason}", do=do) from None
+
+
+def arrow_schema(dataset: Any) -> pa.Schema:
     """Return a Ray Dataset's schema; its blocks may be pandas frames, whose first batch tells."""
     import pyarrow as pa
 

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
@@ -24,7 +24,7 @@ from .deepspeed_config import check_batch_size
 from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
-from .loop_settings import loop_settings
+from .loop_settings import LoopSettings, loop_settings
 from .trackers import check_tracker
 from .train_parameters import TrainParameters, methods
 
@@ -69,6 +69,67 @@ def submit(
         ByzerError: anything that would keep the job from running; nothing was started or written then.
     """
     train = read(TrainParameters, parameters)
+    checked = check_request(
+        train, workers, table=table, partitions=partitions, eval_table=eval_table, get_model=get_model
+    )
+    name = train.name or f"{train.method}-{_plain(owner)}-{time.strftime('%Y%m%d-%H-%M-%S')}"
+    request = JobRequest(
+        parameters=_kept(train),
+        owner=owner,
+        driven=driven,
+        **_placement(workers, num_cpus, dict(resources or {}), one_node=train.optimization.one_node),
+    )
+    check_device(checked.settings, gpu=request.gpu)
+    folder = JobFolder(Path(train.local_path_prefix) / name)
+    _refuse_running(name)
+    folder.create(request.as_record())
+    try:
+        if table is not None:
+            _keep(train, folder, table, ROWS_FILE, "inputTable")
+        if checked.partitions is not None:
+            keep_partitions(folder, checked.partitions)
+        if eval_table is not None:
+            _keep(train, folder, eval_table, EVAL_ROWS_FILE, "evalTable")
+        if get_model is not None:
+            _keep_function(folder, get_model)
+        from .gang import start_coordinator
+
+        start_coordinator(str(folder.root))
+    except BaseException:
+        shutil.rmtree(folder.root)
+        raise
+    print(f"Data format: {checked.format}")
+    return folder
+
+
+class Checked(NamedTuple):
+    """What `check_request` found.
+
+    Attributes:
+        settings: The loop's numbers.
+        partitions: How many rows each partition has that a rank gets whole; None: rows are shared equally.
+        format: Of the rows.
+    """
+
+    settings: LoopSettings
+    partitions: Sequence[int] | None
+    format: str
+
+
+def check_request(
+    train: TrainParameters,
+    workers: int,
+    *,
+    table: pa.Table | Any,
+    partitions: Sequence[int] | None,
+    eval_table: pa.Table | Any,
+    get_model: Callable[[], Any] | None = None,
+) -> Checked:
+    """Check what needs no cluster; the arguments are those of `submit`.
+
+    Raises:
+        ByzerError: anything that would keep the job from running.
+    """
     registry.check_name(train.family)
     settings = loop_settings(train)  # refuses contradictions
     if settings.resume_from is not None:
@@ -81,35 +142,8 @@ def submit(
     kind = _check_data(train, table)
     sizes = _own_partitions(train, table, partitions, workers)
     _check_eval_data(train, eval_table)
-    name = train.name or f"{train.method}-{_plain(owner)}-{time.strftime('%Y%m%d-%H-%M-%S')}"
-    request = JobRequest(
-        parameters=_kept(train),
-        owner=owner,
-        driven=driven,
-        **_placement(workers, num_cpus, dict(resources or {}), one_node=train.optimization.one_node),
-    )
-    check_device(settings, gpu=request.gpu)
     check_tracker(settings.report_to)
-    folder = JobFolder(Path(train.local_path_prefix) / name)
-    _refuse_running(name)
-    folder.create(request.as_record())
-    try:
-        if table is not None:
-            _keep(train, folder, table, ROWS_FILE, "inputTable")
-        if sizes is not None:
-            keep_partitions(folder, sizes)
-        if eval_table is not None:
-            _keep(train, folder, eval_table, EVAL_ROWS_FILE, "evalTable")
-        if get_model is not None:
-            _keep_function(folder, get_model)
-        from .gang import start_coordinator
-
-        start_coordinator(str(folder.root))
-    except BaseException:
-        shutil.rmtree(folder.root)
-        raise
-    print(f"Data format: {kind}")
-    return folder
+    return Checked(settings, sizes, kind)
 
 
 def _check_data(train: TrainParameters, table: pa.Table | Any) -> str:

@@ -24,7 +24,8 @@ def fit_vocabulary(model: Any, tokenizer: Any, job: Job) -> None:
         return
     train = job.request.train
     if train.sft.resize_vocab or train.sfft.resize_vocab:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
+        has_weights = model.device.type != "meta"
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=has_weights)
         return
     highest = _highest(job)
     if highest >= rows:

@@ -31,6 +31,8 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Session:
         ("%byzerllm params sf", "sf", ["sft", "sfft"]),
         ("%llm_chat -m c", "c", ["chat"]),
         ("%%byzerllm r", "r", ["run"]),
+        ("%%byzerllm est", "est", ["estimate"]),
+        ("%%byzerllm estimate\nlocalM", "localM", ["localModelDir"]),
         ("%%byzerllm setup\ns", "s", ["single", "sft", "sfft"]),
         ("%%byzerllm setup\nd", "d", ["dpo"]),
         ("%%byzerllm setup\nsingle\nnum_", "num_", ["num_gpus", "num_cpus"]),
