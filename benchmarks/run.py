@@ -27,6 +27,7 @@ BENCHMARKS = (
     "sql_calls",
     "tables",
     "tokenise",
+    "memory",
 )
 RESULTS = Path(__file__).parents[1] / "out" / "bench.jsonl"
 

@@ -15,8 +15,8 @@ from .magics import SUBCOMMANDS
 if TYPE_CHECKING:
     from .session import Session
 
-CELLS = ("setup", "run")
-_OF_JOBS = ("attach", "wait", "stop", "logs")
+CELLS = ("setup", "run", "estimate")
+_OF_JOBS = ("attach", "wait", "stop", "logs", "estimate")
 _PATHS = (
     *("localModelDir", "localDataDir", "localPathPrefix", "tokenizer_path", "resume_from_checkpoint"),
     *("adapterNameOrPath", "modelNameOrPath", "checkpointDir", "savePath", "targetModelDir"),
@@ -205,9 +205,10 @@ def _values_of(session: Session, key: str, word: str) -> Offer:
     if name == "udfName":
         return _offer(word, _models(session), "model")
     if name == "pretrainedModelType":
-        from byzerllm_adapters.registry import FAMILIES
+        from byzerllm_adapters.registry import FAMILIES, METHODS
 
-        return _offer(word, [f"{method}{family}" for method in ("", "sft/", "sfft/") for family in FAMILIES], "type")
+        heads = ("", *(f"{method}/" for method in METHODS))
+        return _offer(word, [f"{head}{family}" for head in heads for family in FAMILIES], "type")
     from .parameters import GROUPS, keys_of
 
     known = [each for group in GROUPS for each in keys_of(group)]
@@ -217,18 +218,21 @@ def _values_of(session: Session, key: str, word: str) -> Offer:
 
 def _keys(statement: str, word: str, *, setup: bool) -> list[str]:
     """Return the keys that may stand in a statement and do not yet; with their types where one was begun."""
-    from .parameters import keys_of
+    from byzerllm_adapters.registry import METHODS
+
+    from .parameters import ACTIONS, keys_of
     from .parameters.setup import MODES
 
     if setup:
         return [*MODES, *(key.name for key in keys_of("setup"))]
     squeezed = re.sub(r"\s", "", statement)
-    action = re.search(r"action=[\"']?(infer|merge|convert|evaluate)\b", squeezed)
+    actions = "|".join(ACTIONS.keys() - {"finetune"})
+    action = re.search(rf"action=[\"']?({actions})\b", squeezed)
     if action:
         groups: tuple[str, ...] = (action[1],)
     else:
-        method = re.search(r"pretrainedModelType=[\"']?(sft|sfft)/", squeezed)
-        groups = ("train", method[1]) if method else ("infer", "train", "sft", "sfft")
+        method = re.search(rf"pretrainedModelType=[\"']?({'|'.join(METHODS)})/", squeezed)
+        groups = ("train", method[1]) if method else ("infer", "train", *METHODS)
     keys = [key for group in groups for key in keys_of(group)]
     names = [key.name for key in keys]
     if typed := re.match(r"\w+\.(int|float|bool|str|list|dict)\b\.?", word):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.parameters import as_strings, read
 from byzerllm_adapters.secret_values import known_here
@@ -13,6 +13,8 @@ from byzerllm_adapters.secret_values import known_here
 from .parameters.notes import tell_notes
 
 if TYPE_CHECKING:
+    from byzerllm_trainers.train_parameters import TrainParameters
+
     from .cluster.deployments import Deployment
     from .cluster.jobs import Job
     from .evaluation import Evaluation
@@ -64,32 +66,21 @@ def train(session: Session, raw: Mapping[str, object]) -> Job:
         ByzerError: bad input, or no room for its workers; nothing was started then.
     """
     from byzerllm_trainers.submit import submit
-    from byzerllm_trainers.train_parameters import TrainParameters
 
     from .cluster import jobs
-    from .tables.table import Table
 
-    given = {key: raw[key] for key in ("inputTable", "evalTable") if key in raw}
-    # Python code has the DataFrame itself
-    raw = {**raw, **{key: f"a {type(data).__name__}" for key, data in given.items() if not isinstance(data, str)}}
-    parameters = read(TrainParameters, raw)
-    parameters.require_data()
+    raw, parameters, tables = read_training(session, raw)
     tell_notes(parameters)
     _await_model(parameters.local_model_dir)
-    tables = {key: session.rows(data) for key, data in given.items() if data is not None and data != ""}
     session.connect()
     settings = session.settings
-    rows = tables.get("inputTable")
-    arrow = {key: table.arrow() if isinstance(table, Table) else table for key, table in tables.items()}
     folder = submit(
         raw,
         owner=settings.owner,
         workers=max(1, settings.num_gpus),
         num_cpus=settings.num_cpus,
         resources=settings.resource.model_extra,
-        table=arrow.get("inputTable"),
-        partitions=rows.partition_sizes if isinstance(rows, Table) else None,
-        eval_table=arrow.get("evalTable"),
+        **data_of(tables),
     )
     jobs.remember(folder)
     job = jobs.Job(folder, detached=parameters.detached)
@@ -113,6 +104,39 @@ def act(
     work = getattr(import_module(f".{HOMES[action]}", __package__), action)
     made: MadeModel | Evaluation = work(session, raw, tell)
     return made
+
+
+def read_training(
+    session: Session, raw: Mapping[str, object]
+) -> tuple[dict[str, object], TrainParameters, dict[str, Any]]:
+    """Read the keys of a training statement; return them as a job keeps them, checked, and its tables by key.
+
+    Raises:
+        ByzerError: bad input.
+    """
+    from byzerllm_trainers.train_parameters import TrainParameters
+
+    given = {key: raw[key] for key in ("inputTable", "evalTable") if key in raw}
+    # Python code has the DataFrame itself
+    named = {key: f"a {type(data).__name__}" for key, data in given.items() if not isinstance(data, str)}
+    keys = {**raw, **named}
+    parameters = read(TrainParameters, keys)
+    parameters.require_data()
+    tables = {key: session.rows(data) for key, data in given.items() if data is not None and data != ""}
+    return keys, parameters, tables
+
+
+def data_of(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `byzerllm_trainers.submit` takes of a statement's tables: a Ray Dataset goes as it is."""
+    from .tables.table import Table
+
+    rows = tables.get("inputTable")
+    arrow = {key: table.arrow() if isinstance(table, Table) else table for key, table in tables.items()}
+    return {
+        "table": arrow.get("inputTable"),
+        "partitions": rows.partition_sizes if isinstance(rows, Table) else None,
+        "eval_table": arrow.get("evalTable"),
+    }
 
 
 def _await_model(path: str) -> None:

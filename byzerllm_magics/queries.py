@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from byzerllm_adapters.errors import ByzerError
+
 if TYPE_CHECKING:
     from sqlglot import exp
 
@@ -13,19 +15,36 @@ if TYPE_CHECKING:
     from .tables import Table
 
 
-def run(session: Session, sql: str, progress: Callable[[str], None]) -> Table:
-    """Run a query; what calls models left out or failed at is printed.
+def run(session: Session, sql: str, progress: Callable[[str], None], *, first_line: int = 1) -> Table:
+    """Run a query; what it tolerates, and what calls of models left out or failed at, is printed.
+
+    Args:
+        session: Whose tables and models.
+        sql: The query.
+        progress: Told how many calls of models were answered.
+        first_line: The line of the cell that the query begins in, for the notes.
 
     Raises:
-        ByzerError: the query cannot be read or run.
+        ByzerError: the query cannot be read or run, or was interrupted.
     """
+    try:
+        return _run(session, sql, progress, first_line)
+    except KeyboardInterrupt:
+        raise ByzerError("the query was interrupted", do="its table was not made; run the statement again") from None
+
+
+def _run(session: Session, sql: str, progress: Callable[[str], None], first_line: int) -> Table:
     from .tables.carried_errors import carry_errors
     from .tables.llm_functions import rewrite
     from .tables.model_calls import Models, run_with_models
     from .tables.select import parse_query, run_query
 
     names = session.texts()
-    query = parse_query(sql, names.get, names=names)
+
+    def note(text: str, offset: int) -> None:
+        print(f"line {first_line + sql.count(chr(10), 0, offset)}: {text}")
+
+    query = parse_query(sql, names.get, names=names, note=note)
     tables = cache(session.tables.table)
     if not _may_call(query):
         return run_query(rewrite(carry_errors(query, tables, lambda _: [])), tables)
@@ -33,10 +52,12 @@ def run(session: Session, sql: str, progress: Callable[[str], None]) -> Table:
     def ask(model: str, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         from .cluster.answers import answer_all
 
+        def answered(done: int) -> None:
+            progress(f"{model}: {done:,} of {len(requests):,} calls answered")
+
         deployment = session.model(model)
-        return answer_all(
-            deployment, requests, lambda done: progress(f"{model}: {done:,} of {len(requests):,} calls answered")
-        )
+        answered(0)
+        return answer_all(deployment, requests, answered)
 
     models = Models(session.own_models(), ask)
     table = run_with_models(carry_errors(query, tables, models.calls_in), tables, models, run_query)

@@ -113,7 +113,8 @@ def _run(session: Session, statement: Statement, progress: Callable[[str], None]
             options = {option.key: option.value for option in statement.options}
             result = session.load(statement.format, statement.path, statement.table, options)
         case Select():
-            result = session.select(statement.sql, statement.table, progress=progress)
+            line = statement.sql_span.line
+            result = session.select(statement.sql, statement.table, progress=progress, first_line=line)
         case Repartition():
             options = {option.key: option.value for option in statement.options}
             result = session.repartition(statement.source, statement.table, options)

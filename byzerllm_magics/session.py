@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .cluster.connection import ClusterInfo
     from .cluster.deployments import Deployment
     from .cluster.jobs import Job
+    from .estimate_card import EstimateCard
     from .evaluation import Evaluation
     from .model_actions import MadeModel
     from .parameters import SetupSettings
@@ -193,6 +194,22 @@ class Session:
             job.wait()
         return job
 
+    def estimate(self, parameters: Mapping[str, object] | str | None = None, **more: object) -> EstimateCard:
+        """Estimate what training will take: memory, disk, tokens, steps and time. Nothing is started.
+
+        Args:
+            parameters: Keys as `run` takes them, or the name of a job.
+            **more: Keys as keywords.
+
+        Raises:
+            ByzerError: bad input, or no such job.
+        """
+        from .estimation import estimate, estimate_job
+
+        if isinstance(parameters, str):
+            return estimate_job(self, self.job(parameters))
+        return estimate(self, {**(parameters or {}), **more})
+
     def forget(self, model: str) -> None:
         """Begin a new conversation with a model at its next question."""
         self._conversations.pop(model, None)
@@ -214,20 +231,28 @@ class Session:
         self.tables[table] = found = load(format, path, options or {})
         return found
 
-    def select(self, sql: str, table: str | None = None, *, progress: Callable[[str], None] | None = None) -> Table:
+    def select(
+        self,
+        sql: str,
+        table: str | None = None,
+        *,
+        progress: Callable[[str], None] | None = None,
+        first_line: int = 1,
+    ) -> Table:
         """Run a query in Spark's dialect over tables and DataFrame variables; it may call deployed models.
 
         Args:
             sql: One query; ``${name}`` is replaced inside its texts.
             table: The name that the result gets.
             progress: Told how many calls of models were answered.
+            first_line: The line of a cell that the query begins in, for what is printed of it.
 
         Raises:
             ByzerError: the query cannot be read or run, or a call of a model with ``on_error="fail"`` failed.
         """
         from .queries import run
 
-        found = run(self, sql, progress or (lambda _: None))
+        found = run(self, sql, progress or (lambda _: None), first_line=first_line)
         if table is not None:
             self.tables[table] = found
         return found

@@ -28,6 +28,19 @@ def instructions(count: int = 64) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def preferences(count: int = 64) -> pd.DataFrame:
+    """Pairs of answers to a question: the better one is in English, the worse one in Chinese."""
+    rows = [
+        {
+            "prompt": f"Describe the {THINGS[i % 8]}.",
+            "chosen": f"The {THINGS[i % 8]} is {WORDS[i % 7]}.",
+            "rejected": f"这是{THINGS[i % 8]}。" * (1 + i % 3),
+        }
+        for i in range(count)
+    ]
+    return pd.DataFrame(rows)
+
+
 def make_model(folder: Path, *, hidden: int = 32, layers: int = 2, positions: int = 256, seed: int = 0) -> Path:
     """Save an untrained Llama of about 50,000 parameters with a byte-level BPE tokenizer into ``folder``."""
     import torch

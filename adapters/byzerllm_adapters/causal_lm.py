@@ -96,6 +96,7 @@ def stream_chat(  # noqa: PLR0917 - the contract's signature
     max_length: int = 4090,
     top_p: float = 0.95,
     temperature: float = 0.1,
+    *,
     user_role: str | None = None,
     assistant_role: str | None = None,
     **kwargs: Any,

@@ -77,6 +77,7 @@ def encode_conversation(
     messages: Sequence[Message],
     max_length: int | None = None,
     tools: Tools | None = None,
+    first: int = 0,
 ) -> Encoded:
     """Return a whole conversation as ids, with the loss on the assistant's turns only (see the module).
 
@@ -84,13 +85,14 @@ def encode_conversation(
         max_length: Cut at the right to this many tokens. The mask may then be all False; the caller counts
             such.
         tools: What the row's column `tools` says.
+        first: Only answers among `messages[first:]` have the loss.
 
     Raises:
         ByzerError: There is no answer, an answer has no end-of-turn token, the template leaves out something
             that the row says, or it writes an earlier turn in another way once the conversation goes on (the
             model would never be prompted with what it learned).
     """
-    [found] = encode_conversations(tokenizer, [messages], max_length, [tools])
+    [found] = encode_conversations(tokenizer, [messages], max_length, [tools], [first])
     if isinstance(found, ByzerError):
         raise found
     return found
@@ -101,16 +103,18 @@ def encode_conversations(
     conversations: Sequence[Sequence[Message]],
     max_length: int | None = None,
     tools: Sequence[Tools | None] | None = None,
+    firsts: Sequence[int] | None = None,
 ) -> list[Encoded | ByzerError]:
     """Return for each conversation what `encode_conversation` returns or raises; many at once are much faster.
 
     Args:
         max_length: As of `encode_conversation`.
         tools: Each one's; None: none has any.
+        firsts: Each one's; None: every answer of all has the loss.
     """
-    given = [None] * len(conversations) if tools is None else tools
-    marked = has_markers(tokenizer)
-    outlines = [_outlined(tokenizer, *each, marked) for each in zip(conversations, given, strict=True)]
+    marked, count = has_markers(tokenizer), len(conversations)
+    given = zip(conversations, tools or [None] * count, firsts or [0] * count, strict=True)
+    outlines = [_outlined(tokenizer, *each, marked=marked) for each in given]
     drawn = [outline for outline in outlines if isinstance(outline, _Outline)]
     encoded = iter(_encoded(tokenizer, drawn, max_length))
     return [outline if isinstance(outline, ByzerError) else next(encoded) for outline in outlines]
@@ -192,17 +196,17 @@ class _Outline:
 
 
 def _outlined(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools | None, marked: bool
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools | None, first: int, *, marked: bool
 ) -> _Outline | ByzerError:
     """Return a conversation's outline, or what `encode_conversation` raises."""
     try:
-        return _outline(tokenizer, messages, tools, marked)
+        return _outline(tokenizer, messages, tools, first, marked=marked)
     except ByzerError as error:
         return error
 
 
 def _outline(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools | None, marked: bool
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools | None, first: int, *, marked: bool
 ) -> _Outline:
     text, spans = _rendered(tokenizer, messages, tools, marked)
     _refuse_left_out(text, messages, tools)
@@ -211,7 +215,7 @@ def _outline(
         if not text.startswith(prompt):
             raise _unstable(number)
         starts[number] = len(prompt)
-    if not any(messages[number].get("weight", 1) for number in starts):
+    if not any(_is_learned(messages, number, first) for number in starts):
         raise ByzerError("the conversation has no assistant turn to learn from")
     learned = list[Span]()
     for (number, start), stop in zip(starts.items(), [*list(starts.values())[1:], len(text)], strict=True):
@@ -221,7 +225,7 @@ def _outline(
             turn = _turn(tokenizer, messages, number, text, (start, stop), tools=tools)
         if not any(ends_a_turn(tokenizer, text[slice(*span)]) for span in turn):
             raise _endless(number)
-        learned += turn if messages[number].get("weight", 1) else []
+        learned += turn if _is_learned(messages, number, first) else []
     return _Outline(text, list(starts.values()), learned)
 
 
@@ -251,6 +255,10 @@ def _prompts(
     if turns[:1] == [0]:
         raise ByzerError("the conversation starts with an answer", do="let a user turn come first, or drop the answer")
     return [(number, render(tokenizer, messages[:number], True, tools, roles)) for number in turns]
+
+
+def _is_learned(messages: Sequence[Message], number: int, first: int) -> bool:
+    return number >= first and bool(messages[number].get("weight", 1))
 
 
 def _rendered(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 
 from .declaration import AnyText, OpenParameters, Parameters, Text, as_text, problem
+from .registry import METHODS
 
 
 def _function_name(name: str) -> str:
@@ -20,7 +21,7 @@ def _function_name(name: str) -> str:
 
 def _served_family(family: str) -> str:
     method, _, name = family.partition("/")
-    if method in ("sft", "sfft"):
+    if method in METHODS:
         raise problem("is a way to train, not a family to serve", f'write pretrainedModelType="{name or "auto"}"')
     return family
 

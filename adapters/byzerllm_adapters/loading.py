@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,23 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 LARGE = 100_000_000
 UNREADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError, pickle.UnpicklingError)
 """What transformers and peft raise for a folder they cannot load."""
+
+FOUR_BITS = ("4", "nf4")
+"""Values of `quantization` that load weights in four bits."""
+
+_MARK = "in_four_bits"
+_SHAPES_ONLY = ContextVar("_SHAPES_ONLY", default=False)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Within it, `load_model` returns models on the meta device: shapes and dtypes from config.json, no weights."""
+    token = _SHAPES_ONLY.set(True)
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        _SHAPES_ONLY.reset(token)
 
 
 def load_tokenizer(model_dir: str | Path, *, template: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -153,6 +173,8 @@ def _load_full(
     from transformers import AutoModelForCausalLM
 
     _require_config(folder)
+    if _SHAPES_ONLY.get():
+        return _shapes(folder, _dtype(folder, dtype, device), quantization, trust_remote_code=trust_remote_code)
     try:
         # No attn_implementation: transformers then takes sdpa, and eager for the few families that lack it.
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -170,6 +192,41 @@ def _load_full(
         raise _unreadable("model", folder, error) from error
     _complete(folder, info)
     return model.eval()
+
+
+def _shapes(
+    folder: Path, dtype: torch.dtype | str, quantization: str | None, *, trust_remote_code: bool
+) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+    except UNREADABLE as error:
+        raise _unreadable("model", folder, error) from error
+    if quantization in FOUR_BITS:
+        _mark_four_bits(model)
+    return model.eval()
+
+
+def _mark_four_bits(model: PreTrainedModel) -> None:
+    """Mark the layers whose weights transformers keeps in four bits with these options: all linear but the head."""
+    from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.base import get_keys_to_not_convert
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    whole = get_keys_to_not_convert(model)
+    for name, module in model.named_modules():
+        if (type(module) is torch.nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, whole):
+            vars(module)[_MARK] = True
+
+
+def in_four_bits(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Return the weights that a model of `shapes_only` would have in four bits; here they have their whole shape."""
+    marked = [module for module in model.modules() if _MARK in vars(module)]
+    return [module.weight for module in marked if not module.weight.requires_grad]  # not a copy that is trained whole
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -202,6 +259,8 @@ def attach_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
 
 def _load_adapter(folder: Path, options: dict[str, Any]) -> PreTrainedModel:
     base = load_model(base_of(folder), **options)
+    if _SHAPES_ONLY.get():  # merged, an adapter leaves no trace
+        return base
     model: Any = attach_adapter(base, folder)
     quantised = getattr(base, "is_quantized", False)
     return (model if quantised else model.merge_and_unload()).eval()
@@ -254,7 +313,7 @@ def _quantization(kind: str | None, dtype: str) -> dict[str, Any]:
     """
     if kind is None:
         return {}
-    if kind not in ("4", "nf4", "8"):
+    if kind not in (*FOUR_BITS, "8"):
         raise ByzerError(f"unknown quantization {kind!r}", do="known: 4, nf4, 8, false")
     from transformers import BitsAndBytesConfig
 

@@ -45,6 +45,7 @@ __all__ = [
     "as_strings",
     "as_text",
     "describe",
+    "groups",
     "load_json",
     "notes",
     "problem",

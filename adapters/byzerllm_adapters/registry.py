@@ -19,9 +19,12 @@ FAMILIES = {
     "baichuan": "byzerllm_adapters.baichuan",
 }
 
+METHODS = ("sft", "sfft", "dpo")
+"""The ways to train, which may stand before a family; the trainers declare what each takes."""
+
 
 def find(pretrained_model_type: str) -> Family:
-    """Import and return the adapter for `NAME`, `sft/NAME` or `sfft/NAME`.
+    """Import and return the adapter for `NAME` or `METHOD/NAME`, a method being a way to train.
 
     `custom/MODULE` is a module of the user's, with `init_model`, that Python can import (on the workers too).
 
@@ -41,7 +44,8 @@ def check_name(pretrained_model_type: str) -> str:
         ByzerError: No such family, with the nearest name and the list.
     """
     name = pretrained_model_type.strip()
-    name = name.removeprefix("sft/").removeprefix("sfft/")
+    method, _, family = name.partition("/")
+    name = family if method in METHODS else name
     if name not in FAMILIES and not name.startswith("custom/"):
         near = get_close_matches(name.lower(), FAMILIES, n=1)
         guess = f"did you mean {near[0]!r}? " if near else ""

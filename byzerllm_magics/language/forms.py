@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from byzerllm_adapters.registry import METHODS
+
 
 @dataclass(frozen=True)
 class Form:
@@ -20,11 +22,13 @@ class Form:
     meaning: str
 
 
+_MODES = ", ".join(f"`{mode}`" for mode in ("single", *METHODS))
+
 FORMS = (
     Form(
         "!byzerllm setup",
         '!byzerllm setup "num_gpus=2";',
-        "a setting for this session; a mode (`single`, `sft`, `sfft`) resets them all",
+        f"a setting for this session; a mode ({_MODES}) resets them all",
     ),
     Form("set", "set topic = '''tea''';", "`${topic}` in later values and SQL texts"),
     Form(

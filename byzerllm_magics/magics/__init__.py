@@ -5,6 +5,7 @@ from __future__ import annotations
 SUBCOMMANDS = {
     "setup": "settings, and the cluster: started here, or connected to",
     "run": "deploy a model, fine-tune or pretrain one; merge, convert, evaluate",
+    "estimate": "what training will take: memory, disk, tokens, steps, time",
     "jobs": "training jobs compared, as a table",
     "models": "deployed models, as a table",
     "attach": "show a job again, live, in any kernel",

@@ -15,7 +15,7 @@ def call(session: Session) -> None:
     width = max(map(len, SUBCOMMANDS)) + 1
     lines = ["byzerllm-magics: deploy, fine-tune and pretrain language models from a cell", ""]
     for name, purpose in SUBCOMMANDS.items():
-        marks = "%%" if name in ("setup", "run") else " %"
+        marks = "%%" if name in ("setup", "run", "estimate") else " %"
         lines.append(f"  {marks}byzerllm {name.ljust(width)} {purpose}")
     lines += [
         f"   {'%llm_chat'.ljust(width + 10)} talk to a deployed model",

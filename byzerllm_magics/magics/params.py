@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from byzerllm_adapters.registry import METHODS
+
 from .dispatch import Context, Parser
 
 
 def parser() -> Parser:
     """Which group of keys, and what to look for."""
+    groups = ", ".join(("setup", "infer", "train", *METHODS))
     parser = Parser("params")
-    parser.add_argument(
-        "words", nargs="*", metavar="word", help="setup, infer, train, sft, sfft, csv, … or what to look for"
-    )
+    parser.add_argument("words", nargs="*", metavar="word", help=f"{groups}, csv, … or what to look for")
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from byzerllm_adapters.parameters import ParameterError
+from byzerllm_adapters.registry import METHODS
 
 from .cells import substituted
 from .dispatch import Context, Parser
@@ -13,7 +14,9 @@ from .dispatch import Context, Parser
 def parser() -> Parser:
     """Modes and settings stand in the cell; on a line they follow the word."""
     parser = Parser("setup", cell=True)
-    parser.add_argument("settings", nargs="*", help='a mode (single, sft, sfft) and k=v, e.g. "sfft num_gpus=2"')
+    parser.add_argument(
+        "settings", nargs="*", help=f'a mode ({", ".join(("single", *METHODS))}) and k=v, e.g. "sfft num_gpus=2"'
+    )
     return parser
 
 

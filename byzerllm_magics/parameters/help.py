@@ -9,9 +9,8 @@ from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.infer_parameters import InferParameters
 from byzerllm_adapters.parameters import Key, Parameters, describe
 from byzerllm_trainers.actions.action_parameters import ConvertParameters, EvaluateParameters, MergeParameters
-from byzerllm_trainers.optimization_parameters import SfftParameters, SftParameters
 from byzerllm_trainers.refused_arguments import REFUSED
-from byzerllm_trainers.train_parameters import TrainParameters
+from byzerllm_trainers.train_parameters import TrainParameters, methods
 
 from ..tables.load_options import CsvOptions, JsonOptions, TextOptions
 from .repartition import RepartitionParameters
@@ -38,8 +37,10 @@ GROUPS: dict[str, tuple[type[Parameters], Callable[[Key], bool], str]] = {
     "setup": (SetupSettings, _everything, "`%%byzerllm setup`: what holds for every later cell"),
     "infer": (InferParameters, _everything, '`action="infer"`: deploy a model'),
     "train": (TrainParameters, lambda key: "." not in key.name, "Train a model: what to train on what"),
-    "sft": (TrainParameters, _of("sft"), '`pretrainedModelType="sft/…"`: fine-tune'),
-    "sfft": (TrainParameters, _of("sfft"), '`pretrainedModelType="sfft/…"`: train every weight'),
+    **{
+        name: (TrainParameters, _of(name), f'`pretrainedModelType="{name}/…"`: {method.title}')
+        for name, method in methods().items()
+    },
     "merge": (MergeParameters, _everything, '`action="merge"`: an adapter into its base'),
     "convert": (ConvertParameters, _everything, '`action="convert"`: a checkpoint to a model folder'),
     "evaluate": (EvaluateParameters, _everything, '`action="evaluate"`: loss and answers of models on a table'),
@@ -122,10 +123,10 @@ def reference_page() -> str:
     for group, (_, _, title) in GROUPS.items():
         parts += [f"## {title}", _markdown_table(keys_of(group))]
     rows = [f"| `{name}` | {_cell(instead)} |" for name, instead in sorted(REFUSED.items())]
-    for group, refused in (("sft", SftParameters.refused), ("sfft", SfftParameters.refused)):
-        own = {name: instead for name, instead in refused.items() if name not in REFUSED}
+    for group, method in methods().items():
+        own = {name: instead for name, instead in method.refused.items() if name not in REFUSED}
         rows += [f"| `{group}.{name}` | {_cell(instead)} |" for name, instead in sorted(own.items())]
-    parts += [_REFUSED, "\n".join(["| `sft.` or `sfft.` | instead |", "| --- | --- |", *rows])]
+    parts += [_REFUSED, "\n".join(["| key of a way to train | instead |", "| --- | --- |", *rows])]
     return "\n\n".join(parts) + "\n"
 
 

@@ -20,11 +20,11 @@ from byzerllm_adapters.parameters import (
     as_text,
     read,
 )
+from byzerllm_adapters.registry import METHODS
 
 MODES: Mapping[str, Mapping[str, object]] = {
     "single": {"num_gpus": 1, "maxConcurrency": 1},
-    "sft": {"num_gpus": 1},
-    "sfft": {"num_gpus": 1},
+    **{method: {"num_gpus": 1} for method in METHODS},
 }
 """A mode's settings, where they matter to it; every other setting takes its own default."""
 
@@ -49,7 +49,7 @@ class SetupSettings(Parameters):
     num_gpus: int = Field(
         1,
         ge=0,
-        description="GPUs: of each replica when deploying, of the node for sft, workers for sfft.",
+        description="GPUs: of each replica when deploying, of the node for sft and dpo, workers for sfft.",
         json_schema_extra={"unit": "GPUs"},
     )
     num_cpus: float | None = Field(

@@ -1,7 +1,7 @@
 """Why an answer is NULL goes where the answer goes: `select` that names columns takes the hidden errors along.
 
-`select *` does so by itself. Where a `select` groups, aggregates or is part of a `union`, a row of the result is not a
-row of answers any more: errors end there.
+`select *` does so by itself. Where a `select` groups, aggregates, is part of a `union` or a value in another query, a
+row of the result is not a row of answers any more: errors end there, and a star stands for visible columns alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
+from .llm_functions import name_answers
 from .table import HIDDEN_PREFIX, Table
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def carry_errors(query: exp.Query, tables: Callable[[str], Table], calls: Calls)
     from sqlglot.optimizer.scope import traverse_scope
 
     query = query.copy()
+    name_answers(query, calls)
     carried: dict[int, set[str]] = {}
     for scope in traverse_scope(query):  # each behind those that it reads from
         sources = {alias.lower(): _answers(source, tables, carried) for alias, source in scope.sources.items()}
@@ -53,7 +55,12 @@ def _carry(select: exp.Expr, sources: dict[str, set[str]], calls: Calls) -> set[
     """Add to a `select` the hidden columns that its own columns need; return the names of columns that have some."""
     from sqlglot import exp
 
-    if not isinstance(select, exp.Select) or _summarises(select) or not _makes_rows(select):
+    from .dialect import spark_name
+
+    if not isinstance(select, exp.Select):
+        return set()
+    if _summarises(select) or not makes_rows(select):
+        _hide_errors(select, sources)
         return set()
     having: set[str] = set()
     for projection in list(select.expressions):
@@ -61,23 +68,42 @@ def _carry(select: exp.Expr, sources: dict[str, set[str]], calls: Calls) -> set[
             of = getattr(projection, "table", "").lower()
             having |= sources.get(of, set()) if of else set().union(*sources.values())
         elif calls(projection):
-            having.add(projection.alias_or_name.lower() or list(calls(projection))[-1].name.lower())
+            having.add(projection.alias_or_name.lower())
         elif projection.alias_or_name.lower() not in having and (errors := _errors_in(projection, sources)):
-            hidden = exp.to_identifier(HIDDEN_PREFIX + projection.alias_or_name, quoted=True)
+            name = projection.alias_or_name
+            if not name:
+                name = spark_name(projection)
+                projection.replace(exp.alias_(projection.copy(), name, quoted=True))
+            hidden = exp.to_identifier(HIDDEN_PREFIX + name, quoted=True)
             first, *others = errors
             error = exp.Coalesce(this=first, expressions=others) if others else first
             select.select(exp.alias_(error, hidden), copy=False)
-            having.add(projection.alias_or_name.lower())
+            having.add(name.lower())
     return having
 
 
-def _makes_rows(select: exp.Select) -> bool:
+def _hide_errors(select: exp.Select, sources: dict[str, set[str]]) -> None:
+    """Let the stars of a `select` stand for visible columns alone."""
+    from sqlglot import exp
+
+    for projection in select.expressions:
+        if not projection.is_star:
+            continue
+        of = getattr(projection, "table", "").lower()
+        hidden = sources.get(of, set()) if of else set().union(*sources.values())
+        star = projection.this if isinstance(projection, exp.Column) else projection
+        if hidden:
+            left_out = [exp.to_identifier(HIDDEN_PREFIX + name, quoted=True) for name in sorted(hidden)]
+            star.set("except_", [*(star.args.get("except_") or []), *left_out])
+
+
+def makes_rows(select: exp.Expr) -> bool:
     """Whether the rows are the query's, or another `select` reads from them; not a value, nor part of a union."""
     from sqlglot import exp
 
     place = select.parent
     if isinstance(place, exp.Subquery):
-        return isinstance(place.parent, exp.From | exp.Join)
+        return place.parent is None or isinstance(place.parent, exp.From | exp.Join)
     return place is None or isinstance(place, exp.CTE)
 
 

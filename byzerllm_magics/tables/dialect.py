@@ -26,7 +26,7 @@ def to_duckdb(query: exp.Query, types: Types) -> exp.Query:
         SqlError: something has no counterpart.
     """
     for select in list(query.find_all(exp.Select)):
-        _name_columns(select)
+        name_columns(select)
         _sort(select)
         _group(select)
     for values in list(query.find_all(exp.Values)):
@@ -54,16 +54,17 @@ def _rewritten(query: exp.Query, types: Types) -> exp.Query:
     return query
 
 
-def _name_columns(select: exp.Select) -> None:
+def name_columns(select: exp.Select) -> None:
     """Name what has no name as Spark does: by its text."""
     for projection in select.expressions:
         named = isinstance(projection, exp.Alias | exp.Aliases | exp.Column | exp.Star | exp.Dot)
         if not named and not is_generator(projection):
-            name = _spark_name(projection)
+            name = spark_name(projection)
             projection.replace(exp.alias_(projection.copy(), name, quoted=True))
 
 
-def _spark_name(projection: exp.Expression) -> str:
+def spark_name(projection: exp.Expression) -> str:
+    """Return what Spark calls a column that was given no name."""
     if isinstance(projection, exp.Literal):
         return str(projection.this)
     if isinstance(projection, exp.Count) and isinstance(projection.this, exp.Star):

@@ -8,15 +8,27 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sqlglot import exp
 
+from .llm_functions import LLM_ERROR, LLM_ERROR_HELP
 from .parsing import function_name, place
 from .spark import SPARK
 from .spark_functions import GENERATORS, NAMES
 from .sql_error import SqlError
-from .table import Table
+from .table import HIDDEN_PREFIX, Table
 
 Sources = Mapping[str, Table]
 _FUNCTIONS = [name.lower() for name in SPARK.parser_class.FUNCTIONS]
 _CAST = 'cast one of them, e.g. cast(x as double); load csv with inferSchema="true" makes numbers of digits'
+
+
+_COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between, exp.In)
+_OPERATORS: Mapping[str, type[exp.Expression]] = {
+    "+": exp.Add,
+    "-": exp.Sub,
+    "*": exp.Mul,
+    "/": exp.Div,
+    "%": exp.Mod,
+    "||": exp.DPipe,
+}
 
 
 def explained(error: Exception, query: exp.Query, sources: Sources) -> SqlError:
@@ -41,14 +53,21 @@ def explained(error: Exception, query: exp.Query, sources: Sources) -> SqlError:
 
 def _no_column(match: re.Match[str], query: exp.Query, sources: Sources) -> SqlError:
     name = match["name"]
+    if name.startswith(HIDDEN_PREFIX):
+        what = f"{LLM_ERROR}, and {name.removeprefix(HIDDEN_PREFIX)!r} is none"
+        return SqlError(what, do=LLM_ERROR_HELP, **place(_identifier(query, name)))
     columns = list(dict.fromkeys(column for table in sources.values() for column in table.column_names))
     columns += [alias.alias for alias in query.find_all(exp.Alias) if alias.alias not in columns]
+    columns = [column for column in columns if not column.startswith("__")]  # stages of model calls
     return SqlError(
         f"no column {name!r}",
-        where=f"columns: {', '.join(columns[:12])}{', …' * (len(columns) > 12)}" if columns else "",
-        do=_near(name, columns) or "choose among the columns of the tables after from",
+        do=_near(name, columns) or (f"columns: {_listed(columns)}" if columns else "name the tables after from"),
         **place(_identifier(query, name)),
     )
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:12])}{', …' * (len(names) > 12)}"
 
 
 def _no_table(match: re.Match[str], query: exp.Query, sources: Sources) -> SqlError:
@@ -73,14 +92,13 @@ def _no_function(match: re.Match[str], query: exp.Query, _sources: Sources) -> S
 
 def _no_overload(match: re.Match[str], query: exp.Query, _sources: Sources) -> SqlError:
     name, kinds = match["name"], match["kinds"].replace("_LITERAL", "")
-    return SqlError(
-        f"{name} does not take ({kinds})", do="cast the values, e.g. cast(x as double)", **place(_function(query, name))
-    )
+    node = _operator(query, name) or _function(query, name)
+    return SqlError(f"{name} does not take ({kinds})", do="cast the values, e.g. cast(x as double)", **place(node))
 
 
-def _not_comparable(match: re.Match[str], _query: exp.Query, _sources: Sources) -> SqlError:
+def _not_comparable(match: re.Match[str], query: exp.Query, _sources: Sources) -> SqlError:
     one, other = (match[name].replace("_LITERAL", "") for name in ("one", "other"))
-    return SqlError(f"{one} and {other} cannot be compared", do=_CAST)
+    return SqlError(f"{one} and {other} cannot be compared", do=_CAST, **place(_only(query, *_COMPARISONS)))
 
 
 def _ambiguous(match: re.Match[str], query: exp.Query, _sources: Sources) -> SqlError:
@@ -133,6 +151,16 @@ def _near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
 def _identifier(query: exp.Query, name: str) -> exp.Expression | None:
     found = (each for each in query.find_all(exp.Identifier) if each.name.lower() == name.lower())
     return min(found, key=lambda each: each.meta.get("start", float("inf")), default=None)
+
+
+def _operator(query: exp.Query, name: str) -> exp.Expression | None:
+    return _only(query, _OPERATORS[name]) if name in _OPERATORS else None
+
+
+def _only(query: exp.Query, *kinds: type[exp.Expression]) -> exp.Expression | None:
+    """Return the node of these kinds, if there is one alone: which of several is meant is not known."""
+    found = list(query.find_all(*kinds))
+    return found[0] if len(found) == 1 else None
 
 
 def _function(query: exp.Query, name: str) -> exp.Expression | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?=/)(?://)?")
 _S3 = ("s3", "s3a", "s3n")
 _WILD = re.compile(r"[*?[]")
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _SPARKS_NULL = "__HIVE_DEFAULT_PARTITION__"
 _NAMED = 6
 """Names of other files that an error shows."""
@@ -80,7 +81,8 @@ def find(path: str) -> list[File]:
     """Return the files that a path stands for, sorted by path.
 
     Args:
-        path: A file, a folder (all files below it) or a glob (``*``, ``?``, ``[ab]``; ``**`` stands for any folders).
+        path: A file, a folder (all files below it) or a glob (``*``, ``?``, ``[ab]``, ``{one,other}``; ``**`` stands
+            for any folders).
             Relative to the working folder; ``~``, ``file://`` and ``s3://bucket/…`` are understood. In folders and
             globs, names that begin with ``.`` or ``_`` are skipped, as Spark does. For S3, credentials, region and
             ``AWS_ENDPOINT_URL`` come from the environment.
@@ -93,16 +95,30 @@ def find(path: str) -> list[File]:
     if not path.strip():
         raise ByzerError("the path is empty", do="write a file, a folder or a glob")
     system, place = _located(path.strip())
+    files: dict[str, File] = {}
     with readable(path):
-        info = system.get_file_info(place)
-        root, found = place, [info]
-        if info.type == FileType.NotFound and _WILD.search(place):
-            root, *segments = _split_at_wildcard(place)
-            found = list(_expanded(system, root, segments))
-        paths = {file for entry in found for file in _files_in(system, entry)}
-    if not paths:
+        literal = system.get_file_info(place).type != FileType.NotFound
+        for one in [place] if literal else _alternatives(place):
+            info = system.get_file_info(one)
+            root, found = one, [info]
+            if info.type == FileType.NotFound and _WILD.search(one):
+                root, *segments = _split_at_wildcard(one)
+                found = list(_expanded(system, root, segments))
+            for file in {file for entry in found for file in _files_in(system, entry)}:
+                files[file] = File(system, file, tuple(file[len(root) :].strip("/").split("/")))
+    if not files:
         raise _nothing(system, place, path)
-    return [File(system, file, tuple(file[len(root) :].strip("/").split("/"))) for file in sorted(paths)]
+    return [files[name] for name in sorted(files)]
+
+
+def _alternatives(place: str) -> Iterator[str]:
+    """Yield what a path with ``{one,other}`` stands for; braces may stand in braces."""
+    braces = _BRACES.search(place)
+    if braces is None:
+        yield place
+        return
+    for choice in braces[1].split(","):
+        yield from _alternatives(f"{place[: braces.start()]}{choice}{place[braces.end() :]}")
 
 
 @contextmanager

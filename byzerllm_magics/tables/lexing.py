@@ -62,7 +62,7 @@ def _narrow(sql: str, note: Note) -> str:
         if match["wide"]:
             raise SqlError(f"{text} is full-width punctuation", do=f"write {_NARROW[text]}", offset=at)
         if match["reference"]:
-            do = f'write "{text}" for a text, cast("{text}" as int) for a number'
+            do = f'write "{text}"'
             raise SqlError(f"{text} is replaced inside quotes only", do=do, offset=at, length=len(text))
         if match["comma"]:
             note("a full-width comma ，was read as ,", at)

@@ -25,6 +25,13 @@ def _one_character(text: str) -> str:
     return text
 
 
+def _known_mode(mode: str) -> str:
+    if mode.lower() not in ("failfast", "dropmalformed"):
+        what = "is not a mode of reading here" if mode.lower() == "permissive" else "is not a mode"
+        raise problem(what, "write FAILFAST (the default: an error names the line) or DROPMALFORMED")
+    return mode.lower()
+
+
 def _character_or_none(text: str) -> str:
     return text and _one_character(text)
 
@@ -71,6 +78,13 @@ class CsvOptions(Parameters):
         "", description="What takes the next character's meaning away; empty: nothing does."
     )
     null_value: str = Field("", alias="nullValue", description="A field that stands for NULL when it is not quoted.")
+    multi_line: bool = Field(
+        True, alias="multiLine", description="Accepted: line breaks within quotes are understood either way."
+    )
+    mode: Annotated[str, AfterValidator(_known_mode)] = Field(
+        "failfast",
+        description="Lines with more or fewer fields: FAILFAST, an error that names one; DROPMALFORMED, left out.",
+    )
     infer_schema: bool = Field(
         False, alias="inferSchema", description="Numbers, truth values and dates get such types; otherwise all is text."
     )

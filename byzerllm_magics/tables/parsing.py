@@ -86,6 +86,9 @@ def _refuse(node: exp.Expression) -> None:
     if isinstance(node, _CHANGES):
         word = node.key.upper()
         raise SqlError(f"a query cannot hold {word}", do="it reads tables, and makes one", **place(node))
+    if isinstance(node, exp.Anonymous) and node.name.lower() == "map":
+        form = 'map("instruction", question, "temperature", 0)'
+        raise SqlError("map(…) has a key without a value", do=f"write {form}", **place(node))
     source = node.this if isinstance(node, exp.Table | exp.Lateral) else None
     if isinstance(source, exp.Func) and function_name(source) not in GENERATORS:
         raise SqlError(

@@ -125,6 +125,7 @@ def _reader(stream: Any, options: CsvOptions, block: int, types: dict[str, pa.Da
             double_quote=bool(options.quote),
             escape_char=options.escape or False,
             newlines_in_values=bool(options.quote),
+            invalid_row_handler=(lambda _: "skip") if options.mode == "dropmalformed" else None,
         ),
         convert_options=arrow_csv.ConvertOptions(
             column_types=types,

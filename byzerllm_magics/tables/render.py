@@ -19,6 +19,9 @@ CHARACTERS = 3000
 
 WIDEST, NARROWEST = 120, 8
 
+_DAY = 24 * 3600 * 10**9
+"""Nanoseconds."""
+
 
 def as_text(table: Table) -> str:
     """Return the first rows in columns, below them what there is in all."""
@@ -93,7 +96,22 @@ def _shown(value: object) -> str:
         return "NULL"
     if isinstance(value, float):
         return f"{value:.6g}"
+    if (span := getattr(value, "months", None)) is not None and hasattr(value, "nanoseconds"):
+        return _span(span, value.days, value.nanoseconds)  # type: ignore[attr-defined]
     return str(value).replace("\r", "").replace("\n", "⏎").replace("\t", " ")
+
+
+def _span(months: int, days: int, nanoseconds: int) -> str:
+    """Return a span of time as people write it: ``1 day 02:03:04``."""
+    total = days * _DAY + nanoseconds  # pandas' spans come without days
+    days, rest = divmod(abs(total), _DAY)
+    seconds, fraction = divmod(rest, 10**9)
+    clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    clock += f".{fraction:09}".rstrip("0") if fraction else ""
+    parts = [f"{number} {unit}{'s' * (number != 1)}" for number, unit in ((months, "month"), (days, "day")) if number]
+    if rest or not parts:
+        parts.append(clock)
+    return "-" * (total < 0) + " ".join(parts)
 
 
 def _clipped(text: str, width: int) -> str:

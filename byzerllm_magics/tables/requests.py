@@ -29,7 +29,8 @@ def read_request(text: str) -> dict[str, Any]:
     """Return a request's keys; those with a null value are left out.
 
     Raises:
-        ByzerError: it is no JSON object, has no instruction, or an unknown key (with the nearest known one).
+        ByzerError: it is no JSON object, says nothing of an instruction (one that is NULL is this row's problem; see
+            `request_problem`), or has an unknown key (with the nearest known one).
     """
     try:
         written = json.loads(text)
@@ -48,16 +49,50 @@ def read_request(text: str) -> dict[str, Any]:
             raise ByzerError(
                 f"a request has no key {key!r}", do=f"{hint}it has {', '.join(KEYS)} and generation.X for the adapter"
             )
-    if "instruction" not in request:
+    if "instruction" not in written:
         raise ByzerError("the request has no instruction", do='write llm_param(map("instruction", question))')
     if request.get("on_error", "null") not in ("null", "fail"):
         raise ByzerError(f"on_error is {request['on_error']!r}", do='write "fail", or leave it out: NULL and llm_error')
     return request
 
 
+def request_problem(request: Mapping[str, Any], model: str) -> str | None:
+    """Return why a model cannot be asked this request, where other rows may have better ones; None: it can."""
+    if "instruction" not in request:
+        return "the request has no instruction"
+    if str(request.get("embedding", "false")).lower() == "true":
+        return f"{model} does not embed: deploy an embedding model"
+    if _turns(request) is None:
+        return 'history is no list of {"role", "content"}'
+    return None
+
+
+def answer_problem(output: Any, model: str) -> str | None:
+    """Return why an answer that has to be a vector is none; None: it is one."""
+    try:
+        vector = json.loads(output) if isinstance(output, str) else output
+    except ValueError:
+        vector = None
+    if isinstance(vector, list) and all(isinstance(number, int | float) for number in vector):
+        return None
+    return f"{model} does not embed: deploy an embedding model"
+
+
+def _turns(request: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the turns of a request's history, which may be a JSON text; None: it is no list of turns."""
+    history = request.get("history", [])
+    if isinstance(history, str):
+        try:
+            history = json.loads(history or "[]")
+        except ValueError:
+            return None
+    turns: list[Any] = history if isinstance(history, list) else [None]
+    return turns if all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns) else None
+
+
 def for_replica(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the request as a replica takes it: the system message heads the history."""
-    history = list(request.get("history", ()))
+    history = list(_turns(request) or ())
     if request.get("system_msg"):
         history.insert(0, {"role": "system", "content": str(request["system_msg"])})
     left_out = ("history", "system_msg", "on_error", "embedding")
@@ -71,6 +106,7 @@ def write_response(request: Mapping[str, Any], answer: Mapping[str, Any]) -> str
     seconds, tokens = extra.get("time_cost", 0) / 1000, extra.get("generated_tokens_count")
     metadata = {
         "request_id": uuid.uuid4().hex,
+        "first_token_time": None,  # an adapter need not measure it
         **extra,
         "speed": round(tokens / seconds, 1) if tokens and seconds else None,
     }

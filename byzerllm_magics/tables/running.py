@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from sqlglot import ErrorLevel, UnsupportedError, exp
 
 from byzerllm_adapters.errors import ByzerError
 
-from .dialect import seed_of, to_duckdb
+from .dialect import name_columns, seed_of, to_duckdb
 from .duckdb_errors import explained
 from .engine import connection, interruptible
 from .parsing import place
@@ -33,6 +33,25 @@ def run(query: exp.Query, tables: Callable[[str], Table]) -> Table:
 
     bound = query.copy()
     sources = _bound(bound, tables)
+    try:
+        return _run(bound.copy(), sources)
+    except (duckdb.BinderException, duckdb.ConversionException) as error:
+        from .coercion import coerced
+
+        for select in bound.find_all(exp.Select):  # before casts that nobody wrote are part of a name
+            name_columns(select)
+        if not coerced(bound, sources):
+            raise explained(error, query, sources) from None
+    except duckdb.Error as error:
+        raise explained(error, query, sources) from None
+    try:  # once more, with the casts that Spark makes by itself
+        return _run(bound, sources)
+    except duckdb.Error as error:
+        raise explained(error, query, sources) from None
+
+
+def _run(bound: exp.Query, sources: Mapping[str, Table]) -> Table:
+    """Translate a query, which is changed, and run it."""
     seed = seed_of(bound)
     translated = to_duckdb(bound, _types(bound, sources.values()))
     try:
@@ -41,12 +60,9 @@ def run(query: exp.Query, tables: Callable[[str], Table]) -> Table:
         raise SqlError("the query cannot be translated", where=" ".join(str(error).split())) from None
     scans = {name: table.scannable() for name, table in sources.items()}
     with connection(scans, threads=None if seed is None else 1) as duck:
-        try:
-            if seed is not None:
-                duck.execute("select setseed($1)", [seed]).fetchall()
-            return Table(interruptible(duck, lambda: _rows(duck, sql)))
-        except duckdb.Error as error:
-            raise explained(error, query, sources) from None
+        if seed is not None:
+            duck.execute("select setseed($1)", [seed]).fetchall()
+        return Table(interruptible(duck, lambda: _rows(duck, sql)))
 
 
 def _bound(query: exp.Query, tables: Callable[[str], Table]) -> dict[str, Table]:
@@ -111,7 +127,7 @@ def is_of_with(table: exp.Table) -> bool:
 def _rows(duck: DuckDBPyConnection, sql: str) -> pa.Table:
     """Run the query once; give its columns names that differ, and types that Arrow's readers know."""
     relation = duck.sql(sql)
-    names = _distinct(relation.columns)
+    names = distinct(relation.columns)
     types = [str(kind) for kind in relation.types]
     plain = [_HUGE.sub("BIGINT", kind) for kind in types]
     if (names, plain) != (relation.columns, types):
@@ -124,7 +140,7 @@ def _rows(duck: DuckDBPyConnection, sql: str) -> pa.Table:
     return relation.to_arrow_table()
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str]) -> list[str]:
     """Tell columns of one name apart, in any case: a, a_1, a_2."""
     taken: set[str] = set()
     result = []

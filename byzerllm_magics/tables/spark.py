@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from sqlglot import exp
 from sqlglot.dialects.spark import Spark
+from sqlglot.parser import build_var_map
 
 from .spark_functions import NAMES
+
+
+def _map(arguments: list[exp.Expression]) -> exp.Expression:
+    """Build a map; one with a key too many stays a function of that name, which is refused with its place."""
+    odd = len(arguments) % 2 == 1
+    return exp.Anonymous(this="map", expressions=arguments) if odd else build_var_map(arguments)
 
 
 class _Spark(Spark):  # type: ignore[misc]
     class Parser(Spark.Parser):  # type: ignore[misc]
         FUNCTIONS: ClassVar = {
             name: build for name, build in Spark.Parser.FUNCTIONS.items() if name.lower() not in NAMES
-        }
+        } | {"MAP": _map}
         FUNCTION_PARSERS: ClassVar = {
             name: parse for name, parse in Spark.Parser.FUNCTION_PARSERS.items() if name.lower() not in NAMES
         }

@@ -45,20 +45,21 @@ _TEMPLATES: Mapping[str, str] = {
     "min_by": "arg_min_null(:a, :b)",
     "some": "bool_or(:a)",
     "every": "bool_and(:a)",
-    # dates and times
+    # dates and times; what is none gives NULL, not an error
     "to_date/1": "try_cast(:a as date)",
     "to_timestamp/1": "try_cast(:a as timestamp)",
-    "date_add": "cast(:a as date) + cast(:b as integer)",
-    "date_sub": "cast(:a as date) - cast(:b as integer)",
-    "add_months": "cast(cast(:a as date) + to_months(cast(:b as integer)) as date)",
-    "dayofweek": "dayofweek(cast(:a as date)) + 1",
-    "weekday": "isodow(cast(:a as date)) - 1",
-    "hour": "hour(cast(:a as timestamp))",
-    "minute": "minute(cast(:a as timestamp))",
-    "second": "second(cast(:a as timestamp))",
+    "date_add": "try_cast(:a as date) + cast(:b as integer)",
+    "date_sub": "try_cast(:a as date) - cast(:b as integer)",
+    "add_months": "cast(try_cast(:a as date) + to_months(cast(:b as integer)) as date)",
+    "dayofweek": "dayofweek(try_cast(:a as date)) + 1",
+    "weekday": "isodow(try_cast(:a as date)) - 1",
+    "hour": "hour(try_cast(:a as timestamp))",
+    "minute": "minute(try_cast(:a as timestamp))",
+    "second": "second(try_cast(:a as timestamp))",
     "now": "cast(now() as timestamp)",
     "unix_timestamp/0": "cast(epoch(now()) as bigint)",
     "unix_timestamp/1": "cast(epoch(cast(try_cast(:a as timestamp) as timestamptz)) as bigint)",
+    "to_unix_timestamp/1": "cast(epoch(cast(try_cast(:a as timestamp) as timestamptz)) as bigint)",
     "from_unixtime/1": "strftime(to_timestamp(:a), '%Y-%m-%d %H:%M:%S')",
     # rows
     "monotonically_increasing_id": "row_number() over () - 1",
@@ -150,12 +151,12 @@ def _with_default(name: str, template: str) -> Callable[[Sequence[exp.Expression
 
 def _trunc(arguments: Sequence[exp.Expression]) -> exp.Expression:
     value, unit = arguments
-    return filled("cast(date_trunc(:b, cast(:a as date)) as date)", value, _unit(unit))
+    return filled("cast(date_trunc(:b, try_cast(:a as date)) as date)", value, _unit(unit))
 
 
 def _date_trunc(arguments: Sequence[exp.Expression]) -> exp.Expression:
     unit, value = arguments
-    return filled("date_trunc(:b, cast(:a as timestamp))", value, _unit(unit))
+    return filled("date_trunc(:b, try_cast(:a as timestamp))", value, _unit(unit))
 
 
 def _unit(node: exp.Expression) -> exp.Expression:
@@ -237,11 +238,14 @@ def applied(function: exp.Lambda, values: Sequence[exp.Expression]) -> exp.Expre
 
 
 _WRITTEN: Mapping[str, Callable[[Sequence[exp.Expression]], exp.Expression]] = {
-    "date_format": _formatted("strftime(cast(:a as timestamp), :b)"),
+    "date_format": _formatted("strftime(try_cast(:a as timestamp), :b)"),
     "to_date": _with_default("to_date", "cast(try_strptime(:a, :b) as date)"),
     "to_timestamp": _with_default("to_timestamp", "try_strptime(:a, :b)"),
     "unix_timestamp": _with_default(
         "unix_timestamp", "cast(epoch(cast(try_strptime(:a, :b) as timestamptz)) as bigint)"
+    ),
+    "to_unix_timestamp": _with_default(
+        "to_unix_timestamp", "cast(epoch(cast(try_strptime(:a, :b) as timestamptz)) as bigint)"
     ),
     "from_unixtime": _with_default("from_unixtime", "strftime(to_timestamp(:a), :b)"),
     "trunc": _trunc,

@@ -110,6 +110,40 @@ def _safe_divisor(node: exp.Expression, _types: Types) -> exp.Expression:
     return node
 
 
+def _remainder(node: exp.Expression, types: Types) -> exp.Expression:
+    return _safe_divisor(_arithmetic(node, types), types)
+
+
+def _arithmetic(node: exp.Expression, types: Types) -> exp.Expression:
+    """Take a number in quotes as a double; DuckDB would read it as whatever it stands beside."""
+    for quoted, other in ((node.this, node.expression), (node.expression, node.this)):
+        if _is_text(quoted) and (_is_number(other, types) or _is_text(other)):
+            quoted.replace(filled("try_cast(:a as double)", quoted.copy()))
+    return node
+
+
+def _comparison(node: exp.Expression, types: Types) -> exp.Expression:
+    """Take what is in quotes as the number that it is compared with, NULL if it is none; DuckDB would round it."""
+    for quoted, other in ((node.this, node.expression), (node.expression, node.this)):
+        if _is_text(quoted) and not quoted.name.isdecimal() and _is_number(other, types):
+            quoted.replace(filled("try_cast(:a as double)", quoted.copy()))
+    return node
+
+
+def _is_text(node: exp.Expression) -> bool:
+    return isinstance(node, exp.Literal) and bool(node.is_string)
+
+
+def _is_number(node: exp.Expression, types: Types) -> bool:
+    """Whether an expression is known to be a number: by its form, or as a column of a table."""
+    import pyarrow as pa
+
+    if isinstance(node, exp.Column):
+        kind = types.get(node.name.lower())
+        return kind is not None and bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    return isinstance(node, exp.Literal) and not node.is_string
+
+
 def _like(node: exp.Expression, _types: Types) -> exp.Expression:
     r"""Let ``\`` take the meaning of ``%`` and ``_`` away."""
     if isinstance(node.parent, exp.Escape) or "\\" not in node.expression.name:
@@ -174,6 +208,25 @@ def _if(node: exp.If, _types: Types) -> exp.Expression:
     return node
 
 
+def _date(node: exp.Expression, _types: Types) -> exp.Expression:
+    """Give NULL for what is no date."""
+    return filled("try_cast(:a as date)", node.this)
+
+
+def _of_date(node: exp.Expression, _types: Types) -> exp.Expression:
+    """Take a date, NULL where there is none."""
+    node.set("this", filled("try_cast(:a as date)", node.this))
+    if isinstance(node, exp.MonthsBetween):
+        node.set("expression", filled("try_cast(:a as date)", node.expression))
+    return node
+
+
+def _part_of_time(node: exp.Extract, _types: Types) -> exp.Expression:
+    """Take a time, NULL where there is none."""
+    node.set("expression", filled("try_cast(:a as timestamp)", node.expression))
+    return node
+
+
 def _exists(node: exp.Exists, _types: Types) -> exp.Expression:
     """Tell the function of an array and a lambda from the predicate."""
     condition = node.args.get("expression")
@@ -223,6 +276,8 @@ def _random(_node: exp.Rand, _types: Types) -> exp.Expression:
 
 
 _RULES: Mapping[type[exp.Expression], Callable[..., exp.Expression]] = {
+    **dict.fromkeys((exp.Add, exp.Sub, exp.Mul, exp.Div), _arithmetic),
+    **dict.fromkeys((exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ), _comparison),
     exp.ApproxQuantile: _percentile,
     exp.Array: _of_one_type,
     exp.ArrayAgg: _never_null,
@@ -234,6 +289,7 @@ _RULES: Mapping[type[exp.Expression], Callable[..., exp.Expression]] = {
     exp.Coalesce: _coalesce,
     exp.CurrentTimestamp: _now,
     exp.Exists: _exists,
+    exp.Extract: _part_of_time,
     exp.Filter: _never_null,
     exp.Floor: _whole_number,
     exp.If: _if,
@@ -241,14 +297,19 @@ _RULES: Mapping[type[exp.Expression], Callable[..., exp.Expression]] = {
     exp.IntDiv: _safe_divisor,
     exp.Like: _like,
     exp.Literal: _literal,
+    exp.LastDay: _of_date,
     exp.Ln: _logarithm,
     exp.Log: _logarithm,
-    exp.Mod: _safe_divisor,
+    exp.Mod: _remainder,
+    exp.MonthsBetween: _of_date,
+    exp.NextDay: _of_date,
     exp.Quantile: _percentile,
+    exp.Quarter: _of_date,
     exp.Rand: _random,
     exp.Reduce: _reduce,
     exp.Substring: _substring,
     exp.Transform: _transform,
     exp.TryCast: _cast,
+    exp.TsOrDsToDate: _date,
     exp.Window: _never_null,
 }

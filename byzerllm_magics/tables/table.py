@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 HIDDEN_PREFIX = "__error_of_"
 """Columns of this beginning carry the errors of model calls: SQL sees them, people do not."""
 
+_ROWS_AT_ONCE = 1024
+"""Rows that are made Python's objects together."""
+
 
 class Table:
     """Rows of an Arrow table in partitions; nothing is copied to make one.
@@ -25,7 +29,8 @@ class Table:
     Without ``order``, the partitions are consecutive slices of ``base``. With it, the rows of the table are
     ``base[order[0]], base[order[1]], …``, gathered a batch at a time whenever they are read.
 
-    Whatever reads Arrow's C stream (pandas, polars, DuckDB, pyarrow) reads a table directly.
+    Whatever reads Arrow's C stream (pandas, polars, DuckDB, pyarrow) reads a table directly; in Python ``t["answer"]``
+    is a column and ``for row in t`` gives rows as dicts.
 
     Args:
         base: The rows. Metadata of its schema is dropped.
@@ -74,16 +79,45 @@ class Table:
         """How many rows each partition has."""
         return [end - begin for begin, end in pairwise(self._bounds)]
 
+    def without_errors(self) -> Table:
+        """Return the same rows and partitions without the hidden columns."""
+        return self._visible()
+
     # -- rows ---------------------------------------------------------------------------------------------
 
     def arrow(self) -> pa.Table:
         """Return all rows in partition order, hidden columns included; a copy only of scattered rows."""
         return self._rows(0, self.num_rows)
 
-    def __iter__(self) -> Iterator[pa.Table]:
+    def parts(self) -> Iterator[pa.Table]:
         """Yield each partition, hidden columns included: a slice, or a copy of that partition's rows alone."""
         for begin, end in pairwise(self._bounds):
             yield self._rows(begin, end)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield each row's visible columns by name; a batch of rows at a time is made Python's."""
+        visible = self._visible()
+        for begin in range(0, self.num_rows, _ROWS_AT_ONCE):
+            yield from visible._rows(begin, min(begin + _ROWS_AT_ONCE, self.num_rows)).to_pylist()
+
+    def __getitem__(self, name: str) -> pd.Series[Any]:
+        """Return a column as a pandas Series.
+
+        Raises:
+            KeyError: there is no column of that name; the nearest one.
+        """
+        if not isinstance(name, str):
+            raise KeyError(f"a table's columns have names, and {name!r} is none: df() makes a DataFrame of it")
+        if name not in self._base.column_names:
+            near = difflib.get_close_matches(name, self.column_names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"columns: {', '.join(self.column_names[:12])}"
+            raise KeyError(f"no column {name!r}: {hint}")
+        column: pd.Series[Any] = self.select([name]).arrow().to_pandas()[name]
+        return column
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a visible column of that name, as with a DataFrame."""
+        return name in self.column_names
 
     def head(self, rows: int) -> pa.Table:
         """Return the visible columns of the first rows."""

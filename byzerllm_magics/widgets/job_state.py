@@ -25,7 +25,7 @@ class JobState:
     Attributes:
         name: The job's name, unique among its owner's jobs.
         folder: The job folder, a path or an `s3://` address.
-        method: "sft" or "sfft".
+        method: The way to train, e.g. "sft".
         state: One of `ACTIVE` or `ENDED`.
         message: One line for humans: what the job waits for, an error's first line.
         workers: Number of workers of the gang.

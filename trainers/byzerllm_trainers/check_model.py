@@ -8,6 +8,8 @@ from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.model_folder import check_model_folder, has_weights
 
+from .optimization_parameters import FineTuningParameters
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -34,11 +36,12 @@ def check_model(train: TrainParameters) -> None:
             do="copy the *.safetensors there"
             + (', or write sfft.bool.from_scratch="true" to begin with new ones' if train.method == "sfft" else ""),
         )
-    named = train.sft.model_fields_set & {"target_modules", "modules_to_save"}
-    if ours and train.method == "sft" and named:
+    keys = train.optimization
+    named = keys.model_fields_set & {"target_modules", "modules_to_save"}
+    if ours and isinstance(keys, FineTuningParameters) and named:
         from .finetuning import check_modules
 
-        check_modules(_skeleton(folder, train.family), train.sft)
+        check_modules(_skeleton(folder, train.family), keys)
 
 
 def _check_adapter(folder: Path, train: TrainParameters) -> None:
@@ -49,11 +52,13 @@ def _check_adapter(folder: Path, train: TrainParameters) -> None:
             where=str(folder),
             do="give the base model's folder as localModelDir",
         )
-    if train.method == "sft" and not train.sft.whole:
+    if not train.optimization.whole:
         raise ByzerError(
             "localModelDir is an adapter: another one on it would be saved as if it were its base's",
             where=str(folder),
-            do='train on with resume_from_checkpoint, or train all weights: sft.finetuning_type="full"',
+            do='train on with resume_from_checkpoint, or train all weights: sft.finetuning_type="full"'
+            if train.method == "sft"
+            else 'merge it into its base first: action="merge"',
         )
 
 

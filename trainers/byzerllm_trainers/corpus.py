@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_adapters.rows import detect_format, to_messages
 
 from .data_files import FormatOf, data_files, format_of_files
 from .job_folder import JobFolder, read_json, write_json
@@ -45,24 +44,35 @@ def keep_rows(folder: JobFolder, data: Any, file: str = ROWS_FILE) -> None:
     Raises:
         ByzerError: batches of a Dataset whose columns have other types than the first one's.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not is_dataset(data):
         pq.write_table(data, folder.data / file, row_group_size=PART_ROWS)
         return
-    schema = _arrow_schema(data)
+    schema = arrow_schema(data)
     with pq.ParquetWriter(folder.data / file, schema) as writer:
-        for batch in data.iter_batches(batch_size=READ_AT_ONCE, batch_format="pyarrow"):
-            try:
-                writer.write_table(batch.select(schema.names).cast(schema))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
-                reason = str(error).splitlines()[0]
-                do = "give its columns one type, e.g. by dataset.map_batches"
-                raise ByzerError(f"batches of the Ray Dataset differ: {reason}", do=do) from None
+        for batch in dataset_batches(data, schema):
+            writer.write_table(batch)
 
 
-def _arrow_schema(dataset: Any) -> pa.Schema:
+def dataset_batches(dataset: Any, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield a Ray Dataset as Arrow tables of its `arrow_schema`, `READ_AT_ONCE` rows at a time.
+
+    Raises:
+        ByzerError: batches whose columns have other types.
+    """
+    import pyarrow as pa
+
+    for batch in dataset.iter_batches(batch_size=READ_AT_ONCE, batch_format="pyarrow"):
+        try:
+            yield batch.select(schema.names).cast(schema)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            do = "give its columns one type, e.g. by dataset.map_batches"
+            raise ByzerError(f"batches of the Ray Dataset differ: {reason}", do=do) from None
+
+
+def arrow_schema(dataset: Any) -> pa.Schema:
     """Return a Ray Dataset's schema; its blocks may be pandas frames, whose first batch tells."""
     import pyarrow as pa
 
@@ -128,42 +138,24 @@ def table_rows(table: pa.Table) -> Iterator[Row]:
             number += 1
 
 
-def data_format(folder: JobFolder, data_dir: str | None, method: Literal["sft", "sfft"]) -> str:
-    """Return the format of the job's rows: a key of `byzerllm_adapters.rows.COLUMNS`.
+def data_format(folder: JobFolder, data_dir: str | None, format_of: FormatOf) -> str:
+    """Return the format of the job's rows.
+
+    Args:
+        folder: The job; its kept table is read when there is one.
+        data_dir: A folder of files otherwise.
+        format_of: Names the format by the columns (`Recipe.format_of`).
 
     Raises:
         ByzerError: they have none that the method can train on, or files have two.
     """
     kept = folder.data / ROWS_FILE
-    format_of = formats_for(method)
     return format_of(_columns(kept)) if kept.exists() else format_of_files(data_dir, format_of)
 
 
-def eval_format(folder: JobFolder, method: Literal["sft", "sfft"]) -> str:
+def eval_format(folder: JobFolder, format_of: FormatOf) -> str:
     """Return the format of the table to evaluate on; errors as of `data_format`."""
-    return formats_for(method)(_columns(folder.data / EVAL_ROWS_FILE))
-
-
-def formats_for(method: Literal["sft", "sfft"]) -> FormatOf:
-    """Return what names the format of rows for a method, and refuses those that it cannot train on."""
-    return _conversation if method == "sft" else _running_text
-
-
-def _conversation(columns: Iterable[str]) -> str:
-    kind = detect_format(columns)
-    if kind == "text":
-        to_messages({}, kind)  # raises why not
-    return kind
-
-
-def _running_text(columns: Iterable[str]) -> str:
-    names = list(columns)
-    if "text" not in names:
-        raise ByzerError(
-            f'pretraining needs a column "text"; this table has: {", ".join(names)}',
-            do="rename the column, e.g. table.rename(columns={'value': 'text'})",
-        )
-    return "text"
+    return format_of(_columns(folder.data / EVAL_ROWS_FILE))
 
 
 def _columns(path: Any) -> list[str]:

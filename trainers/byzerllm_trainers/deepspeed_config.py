@@ -77,9 +77,9 @@ REFUSED = {
     "data_efficiency": _DATA,
     "elasticity": "leave it out: num_gpus (setup) says how many workers there are",
     "hybrid_engine": "leave it out: it belongs to reinforcement learning",
-    "load_universal_checkpoint": "write resume_from_checkpoint (with the sft. or sfft. prefix)",
+    "load_universal_checkpoint": "write resume_from_checkpoint (with the method's prefix, e.g. sft.)",
     "progressive_layer_drop": "leave it out: the model has to take part in it",
-    "scheduler": "write lr_scheduler_type, warmup_steps or warmup_ratio (with the sft. or sfft. prefix)",
+    "scheduler": "write lr_scheduler_type, warmup_steps or warmup_ratio (with the method's prefix, e.g. sft.)",
 }
 """Sections that would be without effect, or that the loop decides: what to write instead."""
 
@@ -191,7 +191,7 @@ def _adamw(optimizer: dict[str, Any]) -> dict[str, Any]:
     if kind.lower() not in ("adamw", "adam"):
         raise ByzerError(
             f'deepspeedConfig: optimizer "{kind}" is not offered',
-            do="leave it out and write optim (with the sft. or sfft. prefix)",
+            do="leave it out and write optim (with the method's prefix, e.g. sft.)",
         )
     _refuse_others(optimizer, "optimizer", ("type", "params"))
     params = optimizer.get("params", {})

@@ -19,11 +19,13 @@ class Encoder(Protocol):
 
     Attributes:
         columns: The only columns that it looks at; None: all.
+        per_row: How many examples a row becomes. They follow one another, and stay together.
         format: What the rows are read as, a key of `byzerllm_adapters.rows.COLUMNS`.
         tokenizer: A transformers tokenizer.
     """
 
     columns: ClassVar[Sequence[str] | None]
+    per_row: ClassVar[int]
 
     @property
     def format(self) -> str:
@@ -36,7 +38,7 @@ class Encoder(Protocol):
         ...
 
     def encode(self, batch: Batch) -> list[Encoded | ByzerError]:
-        """Return each row's example, or why there is none."""
+        """Return each row's examples, or for each of them why there is none."""
         ...
 
 
@@ -46,14 +48,15 @@ def encode_part(encoder: Encoder, part: Part, *, drop: bool) -> Iterator[list[En
     Args:
         encoder: Tokenises.
         part: What to tokenise.
-        drop: Whether rows that do not fit are left out: then each comes as its error.
+        drop: Whether rows that do not fit are left out: then its error comes for each of its examples.
 
     Raises:
         ByzerError: a row does not fit, with its place; or a file is not what its name says.
     """
     for batch in read(part, encoder.columns):
         found = encoder.encode(batch)
-        for number, each in zip(batch.numbers, found, strict=True):
+        assert len(found) == encoder.per_row * len(batch)
+        for index, each in enumerate(found):
             if isinstance(each, ByzerError) and not drop:
-                raise placed(each, part.place(number), encoder.format)
+                raise placed(each, part.place(batch.numbers[index // encoder.per_row]), encoder.format)
         yield found

@@ -10,12 +10,13 @@ from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
 
 from .engine import precision
+from .train_parameters import method_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from .job_request import JobRequest
-    from .optimization_parameters import SftParameters
+    from .optimization_parameters import FineTuningParameters
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 """A frozen base's weights are in what the run computes in; those that are trained begin in fp32, the masters'."""
@@ -28,18 +29,18 @@ def load_base(request: JobRequest) -> Any:
     """Load the model that a job fine-tunes, in the precision that its weights have while it is trained."""
     train = request.train
     load_model = registry.find(train.family).load_model
-    if train.sft.whole:
+    if train.fine_tuning.whole:
         return load_model(train.local_model_dir, dtype="float32").requires_grad_(True)
     base = load_model(
         train.local_model_dir,
         dtype=DTYPES[precision(request.loop)],
-        quantization="nf4" if train.sft.finetuning_type == "qlora" else None,
+        quantization="nf4" if train.fine_tuning.finetuning_type == "qlora" else None,
     )
     _keep_unpacked(base)
     return base
 
 
-def add_adapter(base: Any, parameters: SftParameters) -> Any:
+def add_adapter(base: Any, parameters: FineTuningParameters) -> Any:
     """Freeze ``base`` and put a trainable adapter on it, as a peft model.
 
     Raises:
@@ -60,7 +61,7 @@ def add_adapter(base: Any, parameters: SftParameters) -> Any:
     return get_peft_model(base, config)
 
 
-def check_modules(model: nn.Module, parameters: SftParameters) -> None:
+def check_modules(model: nn.Module, parameters: FineTuningParameters) -> None:
     """Check that a model has the layers that an adapter is asked for; its weights may be on the meta device.
 
     A name fits as peft fits it: the whole name of a layer, or the end of it after a dot.
@@ -68,16 +69,17 @@ def check_modules(model: nn.Module, parameters: SftParameters) -> None:
     Raises:
         ByzerError: it lacks one, with the nearest names that it has.
     """
+    method = method_of(parameters)
     if parameters.target_modules != [ALL_LINEAR]:
-        _check_names("target_modules", parameters.target_modules, list(_adaptable(model)))
+        _check_names(f"{method}.target_modules", parameters.target_modules, list(_adaptable(model)))
     with_weights = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]
-    _check_names("modules_to_save", parameters.modules_to_save, with_weights)
+    _check_names(f"{method}.modules_to_save", parameters.modules_to_save, with_weights)
 
 
 def trained_in(request: JobRequest) -> str:
     """Return the precision that a fine-tuned model is trained in, for whoever merges its adapter."""
     computed = precision(request.loop)
-    return f"nf4, computed in {computed}" if request.train.sft.finetuning_type == "qlora" else computed
+    return f"nf4, computed in {computed}" if request.train.fine_tuning.finetuning_type == "qlora" else computed
 
 
 def _check_names(key: str, asked: Sequence[str], there: Sequence[str]) -> None:
@@ -87,7 +89,7 @@ def _check_names(key: str, asked: Sequence[str], there: Sequence[str]) -> None:
             continue
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
         raise ByzerError(
-            f'sft.{key}: the model has no layer "{name}"' + (" that LoRA changes" if key == "target_modules" else ""),
+            f'{key}: the model has no layer "{name}"' + (" that LoRA changes" if "target_modules" in key else ""),
             where=f"it has: {', '.join(known)}",
             do=f"did you mean {' or '.join(near)}?" if near else f"name some of those in {key}",
         )

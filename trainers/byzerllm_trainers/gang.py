@@ -181,7 +181,7 @@ class Coordinator:
         import ray
 
         bundle = {"CPU": request.cpus_per_worker, **request.resources} | ({"GPU": 1.0} if request.gpu else {})
-        one_node = request.train.method == "sft"
+        one_node = request.train.optimization.one_node
         group = ray.util.placement_group([bundle] * request.workers, "STRICT_PACK" if one_node else "PACK")
         where = {"tensorboard": self._board.url} if self._board else {}
         self._event("starting", message=f"placing {request.workers} worker{'s' * (request.workers > 1)}", **where)

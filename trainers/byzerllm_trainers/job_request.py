@@ -27,7 +27,7 @@ class JobRequest:
     """One training job.
 
     Attributes:
-        parameters: The keys that were given, by their declared names (``sft`` and ``sfft`` are groups).
+        parameters: The keys that were given, by their declared names (a method's, such as ``sft``, are a group).
         owner: Who asked.
         workers: Ranks, one device each.
         gpu: Whether a worker holds a GPU; else it computes on the CPU.

@@ -196,8 +196,8 @@ class _Run:
         learning_rate = self.settings.learning_rate_at(step, self.total_steps)
         norm = optimizer_step(self.engine, self.settings, learning_rate)
         self.clock.mark("optimizer")
-        total, asked = _over_ranks(local, self.observer.should_stop(), self.engine.device)
-        loss = total / current.targets
+        sums, asked = _over_ranks(local, self.observer.should_stop(), self.engine.device)
+        loss, *measured = (total / current.targets for total in sums)
         if not math.isfinite(loss):
             raise ByzerError(
                 f"the loss became {loss} at step {step + 1}",
@@ -209,6 +209,7 @@ class _Run:
             "loss": round(loss, 6),
             "learning_rate": learning_rate,
             "grad_norm": round(norm, 6),
+            **{name: round(mean, 6) for name, mean in zip(self.objective.metrics, measured, strict=True)},
         }
         seconds = {"seconds": round(time.perf_counter() - begun, 5), **self.clock.read()}
         return current, self.describe(numbers, current, seconds), asked
@@ -238,13 +239,13 @@ class _Run:
         return enough
 
     def _accumulate_gradients(self, step: Step) -> torch.Tensor | float:
-        """Compute the gradients of this rank's micro-batches; return its summed loss. The last one is not stepped."""
+        """Compute the gradients of this rank's micro-batches; return its sums. The last one is not stepped."""
         total: torch.Tensor | float = 0.0
         for batch in step.batches:
             summed = self.objective.summed_loss(self.engine, batch)
             self.clock.mark("forward")
             # the engine averages gradients over ranks, hence `world`
-            self.engine.backward(summed * (self.rank.world / step.targets), scale_wrt_gas=False)
+            self.engine.backward(summed.reshape(-1)[0] * (self.rank.world / step.targets), scale_wrt_gas=False)
             total = total + summed.detach().double()
             if batch is not step.batches[-1]:
                 self.engine.step()
@@ -279,14 +280,14 @@ def _begin(engine: Any, settings: LoopSettings, folder: JobFolder, rank: Rank, t
     return step
 
 
-def _over_ranks(loss: torch.Tensor | float, stop: bool, device: torch.device) -> tuple[float, bool]:
-    """Sum the loss over ranks; with it, in the same small message, whether any rank was asked to stop."""
+def _over_ranks(sums: torch.Tensor | float, stop: bool, device: torch.device) -> tuple[list[float], bool]:
+    """Add up loss and metrics over ranks; with them, in the same small message, whether any rank was asked to stop."""
     import torch
     import torch.distributed as dist
 
-    message = torch.tensor([0.0, float(stop)], dtype=torch.float64, device=device)
-    message[0] += loss
+    parts = (torch.as_tensor(part, dtype=torch.float64, device=device).reshape(-1) for part in (sums, float(stop)))
+    message = torch.cat(list(parts))
     if dist.get_world_size() > 1:
         dist.all_reduce(message)
-    total, stops = message.tolist()
-    return total, stops > 0
+    *totals, stops = message.tolist()
+    return totals, stops > 0

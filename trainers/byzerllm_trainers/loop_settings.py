@@ -11,7 +11,7 @@ from byzerllm_adapters.parameters import read
 
 from .deepspeed_config import read_deepspeed_config
 from .deepspeed_sections import check_offload
-from .optimization_parameters import OptimizationParameters, SftParameters
+from .optimization_parameters import FineTuningParameters, OptimizationParameters, SftParameters
 from .schedules import learning_rate
 from .train_parameters import TrainParameters
 
@@ -125,9 +125,9 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
     Raises:
         ByzerError: an unknown or unusable ``deepspeedConfig`` key, or two places that disagree on one number.
     """
-    whole = parameters.method == "sfft" or parameters.sft.whole
     config = read_deepspeed_config(
-        parameters.deepspeed_config or {}, default_stage=WHOLE_STAGE if whole else ADAPTER_STAGE
+        parameters.deepspeed_config or {},
+        default_stage=WHOLE_STAGE if parameters.optimization.whole else ADAPTER_STAGE,
     )
     zero = config.rest["zero_optimization"]
     keys = _merged(parameters, config.keys)
@@ -139,7 +139,7 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
     return LoopSettings(
         rows=keys.per_device_train_batch_size,
         accumulation=keys.gradient_accumulation_steps,
-        group_by_length=not isinstance(keys, SftParameters) or keys.group_by_length,
+        group_by_length=not isinstance(keys, FineTuningParameters) or keys.group_by_length,
         max_steps=keys.max_steps,
         seed=keys.seed,
         data_seed=keys.seed if keys.data_seed is None else keys.data_seed,
@@ -205,9 +205,10 @@ def _refuse_combinations(keys: OptimizationParameters, zero: dict[str, Any], gro
             f"{group}.torch_compile and ZeRO stage 3 do not go together: the weights are not there to compile",
             do='write "zero_optimization": {"stage": 2} in deepspeedConfig, or leave torch_compile out',
         )
-    if isinstance(keys, SftParameters) and keys.finetuning_type == "qlora" and stage == 3:
+    if isinstance(keys, FineTuningParameters) and keys.finetuning_type == "qlora" and stage == 3:
         raise ByzerError(
-            'sft.finetuning_type="qlora" and ZeRO stage 3 do not go together: the base\'s four-bit weights stay whole',
+            f'{group}.finetuning_type="qlora" and ZeRO stage 3 do not go together: '
+            "the base's four-bit weights stay whole",
             do='write "zero_optimization": {"stage": 2} in deepspeedConfig, or finetuning_type="lora"',
         )
     offloaded = (zero.get("offload_optimizer") or {}).get("device", "none") != "none"

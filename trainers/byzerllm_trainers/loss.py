@@ -16,10 +16,19 @@ if TYPE_CHECKING:
 
 
 class Objective(Protocol):
-    """What a batch's loss is. A step's loss is the sum over its batches by what its plan counts as targets."""
+    """What a batch's loss is. A step's loss is the sum over its batches by what its plan counts as targets.
+
+    Attributes:
+        metrics: What a step's record says besides: means over targets, too.
+    """
+
+    metrics: tuple[str, ...]
 
     def summed_loss(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Return the loss over a batch's targets, summed, in fp32; it can be derived."""
+        """Return the loss over a batch's targets, summed, in fp32; it can be derived.
+
+        With `metrics`: ``[1 + metrics]``, the loss and each of them, summed.
+        """
         ...
 
     def scores(self, model: Any, batch: Batch) -> tuple[float, int, int]:
@@ -29,6 +38,8 @@ class Objective(Protocol):
 
 class NextToken:
     """Cross entropy of each supervised token given those before it."""
+
+    metrics: tuple[str, ...] = ()
 
     def summed_loss(self, model: Any, batch: Batch) -> torch.Tensor:
         """Return the sum over the batch's supervised tokens."""

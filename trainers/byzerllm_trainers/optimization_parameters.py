@@ -1,4 +1,4 @@
-"""The `sft.` and `sfft.` keys of a cell that trains: the numbers of a run, under transformers' names.
+"""The keys of each way of training (`sft.`, `sfft.`, `dpo.`): the numbers of a run, under transformers' names.
 
 The defaults are meant to train: the original's learning rate of 1e-8 and warmup of 3000 steps did not.
 """
@@ -13,7 +13,7 @@ from pydantic.config import JsonDict
 
 from byzerllm_adapters.parameters import JsonObject, Parameters, Text, load_json, problem
 
-from .refused_arguments import REFUSED, REFUSED_FOR_SFFT, REFUSED_FOR_SFT
+from .refused_arguments import REFUSED, REFUSED_FOR_DPO, REFUSED_FOR_SFFT, REFUSED_FOR_SFT
 from .schedules import SCHEDULES, unknown_options
 
 LearningRate = Annotated[
@@ -21,6 +21,22 @@ LearningRate = Annotated[
 ]
 WeightDecay = Annotated[float, Field(ge=0, description="Decoupled weight decay; norms and biases have none.")]
 AdamBeta2 = Annotated[float, Field(ge=0, lt=1, description="AdamW's decay rate of the squared gradients' average.")]
+LoraDropout = Annotated[
+    float,
+    Field(
+        ge=0,
+        lt=1,
+        validation_alias=AliasChoices("lora_dropout", "dropout"),
+        description="Dropout before the LoRA matrices.",
+    ),
+]
+ResizeVocab = Annotated[
+    bool,
+    Field(
+        validation_alias=AliasChoices("resize_vocab", "resize_token_embeddings"),
+        description="Give tokens that the model lacks an embedding, the mean of the others.",
+    ),
+]
 TOKENS: JsonDict = {"unit": "tokens"}
 STEPS: JsonDict = {"unit": "steps"}
 EPOCHS: JsonDict = {"unit": "epochs"}
@@ -44,6 +60,7 @@ Optimizer = Literal[
     "paged_adamw_32bit",
     "paged_adamw_8bit",
 ]
+AdapterType = Literal["lora", "dora", "qlora"]
 FinetuningType = Literal["lora", "dora", "qlora", "full"]
 OPTIMIZER_NOTES: JsonDict = {
     "paged_adamw_32bit": "paged where the workers have GPUs; on CPUs it is adamw_torch, which computes the same"
@@ -64,6 +81,14 @@ def _names(value: object) -> object:
     return [name for name in (part.strip() for part in value.split(",")) if name]
 
 
+def _with_a_reference(value: object) -> object:
+    """Refuse to train the weights that preference tuning compares with."""
+    if value == "full":
+        what = "leaves nothing of the base as the reference that preference tuning compares with"
+        raise problem(what, 'write "lora", "dora" or "qlora", or train every weight with sft/… first')
+    return value
+
+
 ModuleNames = Annotated[list[str], BeforeValidator(_names)]
 
 
@@ -71,6 +96,12 @@ class OptimizationParameters(Parameters):
     """What every way of training takes; a step is one update of the weights."""
 
     refused: ClassVar[Mapping[str, str]] = REFUSED
+    title: ClassVar[str]
+    """What this way of training does, for help."""
+    hint: ClassVar[str]
+    """The same in two or three words, which go on from `to`."""
+    one_node: ClassVar[bool] = False
+    """Whether all workers are on one node."""
 
     # -- how the weights change --
     learning_rate: LearningRate = 2e-4
@@ -126,13 +157,6 @@ class OptimizationParameters(Parameters):
         "error", description="What a row that does not fit does: ends the job, or is left out and counted."
     )
 
-    # -- the model --
-    resize_vocab: bool = Field(
-        False,
-        validation_alias=AliasChoices("resize_vocab", "resize_token_embeddings"),
-        description="Give tokens that the model lacks an embedding, the mean of the others.",
-    )
-
     # -- what is written meanwhile --
     logging_steps: int = Field(
         10,
@@ -184,7 +208,7 @@ class OptimizationParameters(Parameters):
         False, description="The result is the best checkpoint, not the last; each checkpoint is evaluated."
     )
     metric_for_best_model: Literal["eval_loss", "eval_accuracy", "loss", "accuracy"] = Field(
-        "eval_loss", description="What the best checkpoint is best at; accuracy: of the next token."
+        "eval_loss", description="What the best checkpoint is best at; accuracy: of the next token (dpo: of pairs)."
     )
 
     early_stopping_patience: int | None = Field(
@@ -204,6 +228,11 @@ class OptimizationParameters(Parameters):
     sample_max_tokens: int = Field(
         64, gt=0, description="The most tokens of an answer to one of the sample_prompts.", json_schema_extra=TOKENS
     )
+
+    @property
+    def whole(self) -> bool:
+        """Whether every weight is trained, and not an adapter."""
+        return True
 
     @model_validator(mode="after")
     def _one_rhythm(self) -> Self:
@@ -225,12 +254,11 @@ class OptimizationParameters(Parameters):
         return self
 
 
-class SftParameters(OptimizationParameters):
-    """What fine-tuning (`sft/FAMILY`) takes: how, and the numbers of the adapter."""
+class FineTuningParameters(OptimizationParameters):
+    """What every way of training takes that begins with a finished model: how, and the numbers of the adapter."""
 
-    refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_SFT
+    one_node: ClassVar[bool] = True
 
-    learning_rate: LearningRate = Field(2e-4, json_schema_extra={"default": "2e-4; full: 2e-5"})
     num_train_epochs: float = Field(1.0, gt=0, description="Times that each row is used.", json_schema_extra=EPOCHS)
     max_seq_length: int = Field(
         1024, gt=1, description="Longer conversations are cut to this length.", json_schema_extra=TOKENS
@@ -243,9 +271,6 @@ class SftParameters(OptimizationParameters):
     )
     group_by_length: bool = Field(
         True, description="Rows of similar length share a batch, so that little is padded; false: plain shuffle."
-    )
-    packing: bool = Field(
-        False, description="Fill rows of max_seq_length with several conversations; they do not see each other."
     )
     finetuning_type: FinetuningType = Field(
         "lora", description="An adapter: lora, dora, qlora (on a base in 4 bits, NF4); or every weight: full."
@@ -262,13 +287,7 @@ class SftParameters(OptimizationParameters):
         validation_alias=AliasChoices("lora_alpha", "alpha"),
         description="The update is scaled by lora_alpha / lora_rank.",
     )
-    lora_dropout: float = Field(
-        0.05,
-        ge=0,
-        lt=1,
-        validation_alias=AliasChoices("lora_dropout", "dropout"),
-        description="Dropout before the LoRA matrices.",
-    )
+    lora_dropout: LoraDropout = 0.05
     target_modules: Annotated[ModuleNames, Field(min_length=1)] = Field(
         ["all-linear"], description="Layers that get LoRA matrices, e.g. q_proj,v_proj; all-linear: all but the head."
     )
@@ -280,6 +299,24 @@ class SftParameters(OptimizationParameters):
     def whole(self) -> bool:
         """Whether every weight is trained, and not an adapter."""
         return self.finetuning_type == "full"
+
+
+ADAPTER_KEYS = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save")
+"""What only an adapter has."""
+
+
+class SftParameters(FineTuningParameters):
+    """What fine-tuning (`sft/FAMILY`) takes."""
+
+    refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_SFT
+    title: ClassVar[str] = "fine-tune"
+    hint: ClassVar[str] = "fine-tune"
+
+    learning_rate: LearningRate = Field(2e-4, json_schema_extra={"default": "2e-4; full: 2e-5"})
+    packing: bool = Field(
+        False, description="Fill rows of max_seq_length with several conversations; they do not see each other."
+    )
+    resize_vocab: ResizeVocab = False
 
     @model_validator(mode="after")
     def _adapter_or_whole(self) -> Self:
@@ -294,14 +331,12 @@ class SftParameters(OptimizationParameters):
         return self
 
 
-ADAPTER_KEYS = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save")
-"""What only an adapter has."""
-
-
 class SfftParameters(OptimizationParameters):
     """What pretraining (`sfft/FAMILY`) takes: every weight is trained."""
 
     refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_SFFT
+    title: ClassVar[str] = "train every weight"
+    hint: ClassVar[str] = "pretrain"
 
     learning_rate: LearningRate = 3e-4
     weight_decay: WeightDecay = 0.1
@@ -330,6 +365,27 @@ class SfftParameters(OptimizationParameters):
     tokenizer_path: Text | None = Field(
         None, description="A tokenizer's folder, tokenizer.json or tokenizer.model; none: the model's own."
     )
+    resize_vocab: ResizeVocab = False
     setup_nccl_socket_ifname_by_ip: bool = Field(
         False, description="Tell NCCL the network interface of the node's address; for mixed machines."
+    )
+
+
+class DpoParameters(FineTuningParameters):
+    """What preference tuning (`dpo/FAMILY`) takes: a row is a pair of answers, the better one and the worse."""
+
+    refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_DPO
+    title: ClassVar[str] = "prefer one answer to another (DPO), with an adapter"
+    hint: ClassVar[str] = "learn preferences"
+
+    learning_rate: LearningRate = 5e-6
+    finetuning_type: Annotated[AdapterType, BeforeValidator(_with_a_reference)] = Field(
+        "lora", description="The adapter: lora, dora, or qlora (on a base in 4 bits, NF4); the base is the reference."
+    )
+    lora_dropout: LoraDropout = 0.0
+    beta: float = Field(
+        0.1, gt=0, description="How closely the model stays to its base: higher is closer. For ipo its tau."
+    )
+    loss_type: Literal["sigmoid", "hinge", "ipo"] = Field(
+        "sigmoid", description="What a pair costs: the DPO paper's sigmoid, SLiC's hinge, or IPO's square."
     )

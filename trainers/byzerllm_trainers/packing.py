@@ -2,8 +2,8 @@
 
 Two plans: `GroupedRows` for conversations (rows of similar length share a batch, so little is padded and the
 full speed of ``[rows, width]`` attention is kept) and `PackedStream` for running text (windows of one length,
-nothing padded but the last). `packed_rows` has a third. Rows are right-padded and carry no attention mask: a causal
-model never looks at what follows, and with SDPA a mask, even of ones, would select a slower kernel.
+nothing padded but the last). `packed_rows` has a third, `pairs` a fourth. Rows are right-padded and carry no attention
+mask: a causal model never looks at what follows, and with SDPA a mask, even of ones, would select a slower kernel.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class GroupedRows:
         if not len(self._usable):
             raise NothingToLearn(
                 "no example has a token to learn: every answer is empty or cut off",
-                do='check the rows, or raise "sft.max_seq_length"',
+                do="check the rows, or raise max_seq_length",
             )
         self.steps_per_epoch = -(-len(self._usable) // layout.rows_per_step)
 
@@ -149,9 +149,9 @@ class GroupedRows:
     def _batch(self, examples: Longs, fallback: int) -> Batch:
         """Return the rows of ``examples``; a rank without any computes one unsupervised row and stays in step."""
         if not len(examples):
-            batch = _padded([self._shards.example(fallback)])
+            batch = padded([self._shards.example(fallback)])
             return Batch(batch.input_ids, np.full_like(batch.labels, IGNORED))
-        return _padded([self._shards.example(int(i)) for i in examples])
+        return padded([self._shards.example(int(i)) for i in examples])
 
 
 class PackedStream:
@@ -203,10 +203,10 @@ class PackedStream:
         if not len(windows):  # this rank has nothing in the last, partial step
             return Batch(np.zeros((1, self._width), np.int64), np.full((1, self._width), IGNORED, np.int64))
         pieces = [self._tokens[w * self._width : w * self._width + self._length(int(w)) + 1] for w in windows]
-        return _padded([(piece, np.ones(len(piece), np.bool_)) for piece in pieces])
+        return padded([(piece, np.ones(len(piece), np.bool_)) for piece in pieces])
 
 
-def _padded(examples: Sequence[tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]]) -> Batch:
+def padded(examples: Sequence[tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]]) -> Batch:
     """Stack (ids, mask) pairs into one right-padded batch of shifted labels."""
     width = max(1, max(len(ids) for ids, _ in examples) - 1)
     input_ids = np.zeros((len(examples), width), np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from .job_folder import Record
 from .loss import NextToken, Objective
 from .own_partitions import partition_counts
 from .packing import PackedStream, Plan
-from .parts import Batch
+from .parts import Batch, Row
 from .recipe import Job, dealt, eval_layout
 from .tokenise import held_out_shards, tokenise
 from .vocabulary import fit_vocabulary
@@ -31,6 +31,19 @@ GET_MODEL_FILE = "get_model.pkl"
 
 class Pretraining:
     """The recipe of ``pretrainedModelType="sfft/NAME"``."""
+
+    def format_of(self, columns: Iterable[str]) -> str:
+        """The documents are in the column "text"."""
+        names = list(columns)
+        if "text" not in names:
+            raise ByzerError(
+                f'pretraining needs a column "text"; this table has: {", ".join(names)}',
+                do="rename the column, e.g. table.rename(columns={'value': 'text'})",
+            )
+        return "text"
+
+    def check(self, rows: Iterable[Row], kind: str, *, drop: bool) -> None:
+        """The column is enough: documents may be too many to be read twice."""
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the documents, each followed by the end token."""
@@ -101,6 +114,7 @@ class Documents:
     tokenizer: Any
     format: str
     columns: ClassVar[Sequence[str] | None] = ("text",)
+    per_row: ClassVar[int] = 1
 
     def encode(self, batch: Batch) -> list[Encoded | ByzerError]:
         """Return each text's ids; all are learned."""

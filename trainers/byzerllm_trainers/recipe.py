@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,17 +18,45 @@ from .shards import Shards, open_shards
 if TYPE_CHECKING:
     import torch
 
+    from .parts import Row
+
 
 @dataclass(frozen=True)
 class Job:
-    """A job's folder and what it was asked to do."""
+    """A job's folder and what it was asked to do.
+
+    Attributes:
+        local: Whether its folder is this node's alone, so that no other can tokenise its data.
+    """
 
     folder: JobFolder
     request: JobRequest
+    local: bool = False
 
 
 class Recipe(Protocol):
     """One method: supervised fine-tuning, pretraining, …"""
+
+    def format_of(self, columns: Iterable[str]) -> str:
+        """Return the name of the format that rows of these columns have.
+
+        Raises:
+            ByzerError: they have none that this method can train on.
+        """
+        ...
+
+    def check(self, rows: Iterable[Row], kind: str, *, drop: bool) -> None:
+        """Refuse rows that this method cannot train on, before a job is made of them.
+
+        Args:
+            rows: A table's.
+            kind: Their format.
+            drop: Whether rows that do not fit are left out; then one has to fit.
+
+        Raises:
+            ByzerError: a row does not fit, or none does.
+        """
+        ...
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the data into ``data/shards``; return counts for the ``prepared`` event.
@@ -76,10 +104,14 @@ class Recipe(Protocol):
 
 
 def find(method: str) -> Recipe:
-    """Return the recipe of ``sft`` or ``sfft``."""
-    from . import pretrain, sft
+    """Return the recipe of a method of `train_parameters.methods`."""
+    from . import dpo, pretrain, sft
 
-    recipes: dict[str, Recipe] = {"sft": sft.SupervisedFineTuning(), "sfft": pretrain.Pretraining()}
+    recipes: dict[str, Recipe] = {
+        "sft": sft.SupervisedFineTuning(),
+        "sfft": pretrain.Pretraining(),
+        "dpo": dpo.PreferenceTuning(),
+    }
     return recipes[method]
 
 

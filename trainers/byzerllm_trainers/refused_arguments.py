@@ -18,6 +18,7 @@ _COMPILE = "write torch_compile; its backend is inductor"
 _LENGTH = "leave it out: lengths are known from the tokens"
 _QLORA = 'write finetuning_type="qlora"'
 _ADAPTER = "write sft/… to fine-tune with an adapter"
+_FIT_FIRST = 'leave it out: an adapter fits the base as it is; sft.finetuning_type="full" gives it more tokens'
 _BATCH = "write per_device_train_batch_size"
 
 REFUSED: Mapping[str, str] = {
@@ -156,6 +157,19 @@ REFUSED_FOR_SFT: Mapping[str, str] = {
     **dict.fromkeys(
         ("use_qlora", "load_in_4bit", "quantization", "quatization", "quantization_bit", "quant_type"), _QLORA
     ),
+}
+
+REFUSED_FOR_DPO: Mapping[str, str] = {
+    **REFUSED_FOR_SFT,
+    "packing": "leave it out: the two answers of a pair are in one batch, a row each",
+    **dict.fromkeys(("resize_vocab", "resize_token_embeddings"), _FIT_FIRST),
+    "disable_dropout": "write lora_dropout, which is 0 unless a cell says otherwise",
+    "label_smoothing": "leave it out: every row's preference is taken as it is written",
+    "max_completion_length": "write max_seq_length, of prompt and answer together",
+    "max_prompt_length": "write max_seq_length, of prompt and answer together",
+    "precompute_ref_log_probs": "leave it out: the reference is computed in each step",
+    "ref_model": "leave it out: the reference is the base, without its adapter",
+    "sync_ref_model": "leave it out: the reference stays the base",
 }
 
 REFUSED_FOR_SFFT: Mapping[str, str] = {

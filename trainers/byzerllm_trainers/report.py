@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from . import preferences
 from .job_folder import JobFolder, Record
 from .loop_settings import LoopSettings
 from .trackers import Tracker, tracker
 
-SERIES = ("learning_rate", "grad_norm", "tokens_per_second", "memory", "mfu", "eval_loss", "eval_accuracy")
+SERIES = (
+    *("learning_rate", "grad_norm", "tokens_per_second", "memory", "mfu", "eval_loss", "eval_accuracy"),
+    *preferences.METRICS,
+)
 """What is told besides the loss, under the names of metrics.jsonl."""
 
 

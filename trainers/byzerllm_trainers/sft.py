@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,22 +13,23 @@ from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.contract import Message
 from byzerllm_adapters.conversations import Encoded, encode_rows
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.rows import detect_format, to_messages, tools_of
 from byzerllm_adapters.templates import ROLE_KEYS, fix_roles, frame
 
+from .bad_rows import check_rows
 from .finetuning import add_adapter, load_base, trained_in
 from .job_folder import Record
 from .loss import NextToken, Objective
 from .own_partitions import partition_counts
 from .packed_rows import PackedRows, check_isolation
 from .packing import GroupedRows, Plan
-from .parts import Batch
+from .parts import Batch, Row
 from .recipe import Job, dealt, eval_layout
 from .shards import Shards
 from .tokenise import held_out_shards, tokenise
 from .vocabulary import fit_vocabulary
 
 if TYPE_CHECKING:
-    from .optimization_parameters import SftParameters
     from .train_parameters import TrainParameters
 
 AT_ONCE = 1 << 20
@@ -38,9 +39,20 @@ AT_ONCE = 1 << 20
 class SupervisedFineTuning:
     """The recipe of ``pretrainedModelType="sft/NAME"``."""
 
+    def format_of(self, columns: Iterable[str]) -> str:
+        """One of the formats of conversations."""
+        kind = detect_format(columns)
+        if kind == "text":
+            to_messages({}, kind)  # raises why not
+        return kind
+
+    def check(self, rows: Iterable[Row], kind: str, *, drop: bool) -> None:
+        """Every row is a conversation."""
+        check_rows(rows, lambda row: (to_messages(row, kind), tools_of(row)), kind, drop=drop)
+
     def prepare(self, job: Job) -> Record:
         """Tokenise the rows; an answer that ``max_seq_length`` cuts off whole is counted, not trained."""
-        tokenizer, limit = self.tokenizer(job), _sft(job).max_seq_length
+        tokenizer, limit = self.tokenizer(job), job.request.train.fine_tuning.max_seq_length
         tokenised = tokenise(job, lambda kind: Conversations(tokenizer, kind, limit))
         shards = tokenised.train
         unused = int((shards.targets == 0).sum())
@@ -59,8 +71,9 @@ class SupervisedFineTuning:
 
     def plan(self, job: Job) -> Plan:
         """Rows of similar length share a step, or are packed into one, as the cell says."""
-        if _sft(job).packing:
-            return dealt(job, partial(PackedRows, width=_sft(job).max_seq_length))
+        keys = job.request.train.sft
+        if keys.packing:
+            return dealt(job, partial(PackedRows, width=keys.max_seq_length))
         return dealt(job, partial(GroupedRows, grouped=job.request.loop.group_by_length))
 
     def held_out(self, job: Job) -> Plan | None:
@@ -69,19 +82,19 @@ class SupervisedFineTuning:
         return GroupedRows(shards, eval_layout(job)) if shards else None
 
     def epochs(self, job: Job) -> float:
-        """``sft.num_train_epochs``."""
-        return _sft(job).num_train_epochs
+        """``num_train_epochs``."""
+        return job.request.train.fine_tuning.num_train_epochs
 
     def steps_per_epoch(self, job: Job, plan: Plan) -> int:
         """All rows."""
         return plan.steps_per_epoch
 
     def model(self, job: Job) -> Any:
-        """Load the base: frozen below an adapter, or whole, as ``sft.finetuning_type`` says."""
-        base, parameters = load_base(job.request), _sft(job)
+        """Load the base: frozen below an adapter, or whole, as ``finetuning_type`` says."""
+        base, keys = load_base(job.request), job.request.train.fine_tuning
         fit_vocabulary(base, self.tokenizer(job), job)
-        model = base if parameters.whole else add_adapter(base, parameters)
-        if parameters.packing:
+        model = base if keys.whole else add_adapter(base, keys)
+        if job.request.train.sft.packing:
             check_isolation(model)
         return model
 
@@ -105,7 +118,7 @@ class SupervisedFineTuning:
         """
         train = job.request.train
         tokenizer = registry.find(train.family).load_tokenizer(_model_dir(train))
-        given = {name: getattr(_sft(job), name) for name in ROLE_KEYS}
+        given = {name: getattr(train.fine_tuning, name) for name in ROLE_KEYS}
         fix_roles(tokenizer, {name: value for name, value in given.items() if value})
         return tokenizer
 
@@ -118,6 +131,7 @@ class Conversations:
     format: str
     max_length: int
     columns: ClassVar[Sequence[str] | None] = None
+    per_row: ClassVar[int] = 1
 
     def encode(self, batch: Batch) -> list[Encoded | ByzerError]:
         """Return each row's ids and loss mask."""
@@ -138,10 +152,6 @@ def _refuse_endless(shards: Shards, tokenizer: Any, limit: int) -> None:
             f"no answer is learned to its end token: max_seq_length={limit} cuts all of them off",
             do=f"write a larger max_seq_length; the longest row has {limit} tokens or more",
         )
-
-
-def _sft(job: Job) -> SftParameters:
-    return job.request.train.sft
 
 
 def _model_dir(train: TrainParameters) -> str:

@@ -2,7 +2,7 @@
 
 A shard folder holds four flat arrays and a manifest that is written last:
 ``tokens.bin`` (int32), ``mask.bin`` (uint8; 1 where the loss applies), ``offsets.bin`` (int64, one more than there
-are examples) and ``dropped.bin`` (int64: which rows did not fit). Example ``i`` is the slice
+are examples) and ``dropped.bin`` (int64: which did not fit). Example ``i`` is the slice
 ``offsets[i]:offsets[i + 1]`` of the first two. Where the table's partitions matter, the manifest says which examples
 each holds. It also says what the examples were made of, and why the first row was dropped.
 """
@@ -47,7 +47,7 @@ class Shards:
         mask: bool ``[total]``, memory-mapped; True where the loss applies.
         offsets: int64 ``[examples + 1]``.
         partitions: Where the table's partitions begin and end among the examples, ascending; None: nobody asked.
-        dropped: int64, which of the rows that the examples were made of did not fit, ascending.
+        dropped: int64, which examples there would be besides if their rows did fit, counted among all, ascending.
         why: What was wrong with the first of them, without its place.
     """
 

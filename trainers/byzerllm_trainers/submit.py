@@ -9,22 +9,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.model_folder import check_model_folder, check_tokenizer_path
 from byzerllm_adapters.parameters import read
-from byzerllm_adapters.rows import to_messages, tools_of
 
-from .bad_rows import check_rows
+from . import recipe
 from .check_model import check_model
 from .checkpoint import find_checkpoint
 from .corpus import (
     EVAL_ROWS_FILE,
     ROWS_FILE,
     columns_of,
-    formats_for,
     is_dataset,
     keep_partitions,
     keep_rows,
@@ -36,10 +34,10 @@ from .deepspeed_config import check_batch_size
 from .device import check_device
 from .job_folder import JobFolder
 from .job_request import JobRequest
-from .loop_settings import loop_settings
+from .loop_settings import LoopSettings, loop_settings
 from .parts import Row
 from .trackers import check_tracker
-from .train_parameters import TrainParameters
+from .train_parameters import TrainParameters, methods
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,6 +83,67 @@ def submit(
         ByzerError: anything that would keep the job from running; nothing was started or written then.
     """
     train = read(TrainParameters, parameters)
+    checked = check_request(
+        train, workers, table=table, partitions=partitions, eval_table=eval_table, get_model=get_model
+    )
+    name = train.name or f"{train.method}-{_plain(owner)}-{time.strftime('%Y%m%d-%H-%M-%S')}"
+    request = JobRequest(
+        parameters=_kept(train),
+        owner=owner,
+        driven=driven,
+        **_placement(workers, num_cpus, dict(resources or {}), one_node=train.optimization.one_node),
+    )
+    check_device(checked.settings, gpu=request.gpu)
+    folder = JobFolder(Path(train.local_path_prefix) / name)
+    _refuse_running(name)
+    folder.create(request.as_record())
+    try:
+        if table is not None:
+            _keep(train, folder, table, ROWS_FILE, "inputTable")
+        if checked.partitions is not None:
+            keep_partitions(folder, checked.partitions)
+        if eval_table is not None:
+            _keep(train, folder, eval_table, EVAL_ROWS_FILE, "evalTable")
+        if get_model is not None:
+            _keep_function(folder, get_model)
+        from .gang import start_coordinator
+
+        start_coordinator(str(folder.root))
+    except BaseException:
+        shutil.rmtree(folder.root)
+        raise
+    print(f"Data format: {checked.format}")
+    return folder
+
+
+class Checked(NamedTuple):
+    """What `check_request` found.
+
+    Attributes:
+        settings: The loop's numbers.
+        partitions: How many rows each partition has that a rank gets whole; None: rows are shared equally.
+        format: Of the rows.
+    """
+
+    settings: LoopSettings
+    partitions: Sequence[int] | None
+    format: str
+
+
+def check_request(
+    train: TrainParameters,
+    workers: int,
+    *,
+    table: pa.Table | Any,
+    partitions: Sequence[int] | None,
+    eval_table: pa.Table | Any,
+    get_model: Callable[[], Any] | None = None,
+) -> Checked:
+    """Check what needs no cluster; the arguments are those of `submit`.
+
+    Raises:
+        ByzerError: anything that would keep the job from running.
+    """
     registry.check_name(train.family)
     settings = loop_settings(train)  # refuses contradictions
     if settings.resume_from is not None:
@@ -99,41 +158,14 @@ def submit(
     kind = _check_data(train, table)
     sizes = _own_partitions(train, table, partitions, workers)
     _check_eval_data(train, eval_table)
-    name = train.name or f"{train.method}-{_plain(owner)}-{time.strftime('%Y%m%d-%H-%M-%S')}"
-    request = JobRequest(
-        parameters=_kept(train),
-        owner=owner,
-        driven=driven,
-        **_placement(workers, num_cpus, dict(resources or {}), one_node=train.method == "sft"),
-    )
-    check_device(settings, gpu=request.gpu)
     check_tracker(settings.report_to)
-    folder = JobFolder(Path(train.local_path_prefix) / name)
-    _refuse_running(name)
-    folder.create(request.as_record())
-    try:
-        if table is not None:
-            _keep(train, folder, table, ROWS_FILE, "inputTable")
-        if sizes is not None:
-            keep_partitions(folder, sizes)
-        if eval_table is not None:
-            _keep(train, folder, eval_table, EVAL_ROWS_FILE, "evalTable")
-        if get_model is not None:
-            _keep_function(folder, get_model)
-        from .gang import start_coordinator
-
-        start_coordinator(str(folder.root))
-    except BaseException:
-        shutil.rmtree(folder.root)
-        raise
-    print(f"Data format: {kind}")
-    return folder
+    return Checked(settings, sizes, kind)
 
 
 def _check_data(train: TrainParameters, table: pa.Table | Any) -> str:
     """Refuse data that the method cannot train on, and return its format; of files only the first rows are read."""
     if table is None:
-        return format_of_files(train.local_data_dir, formats_for(train.method))
+        return format_of_files(train.local_data_dir, recipe.find(train.method).format_of)
     return _check_table(train, table, "inputTable")
 
 
@@ -155,7 +187,7 @@ def _check_table(train: TrainParameters, table: pa.Table | Any, key: str) -> str
     try:
         if not is_dataset(table) and not table.num_rows:
             raise _no_rows()
-        kind = formats_for(train.method)(columns_of(table))
+        kind = recipe.find(train.method).format_of(columns_of(table))
         if not is_dataset(table):
             _check_rows(train, table_rows(table), kind)
     except ByzerError as error:
@@ -174,17 +206,16 @@ def _keep(train: TrainParameters, folder: JobFolder, table: pa.Table | Any, file
         if is_dataset(table):
             if next(kept_rows(folder, file), None) is None:
                 raise _no_rows()
-            _check_rows(train, kept_rows(folder, file), formats_for(train.method)(columns_of(table)))
+            _check_rows(train, kept_rows(folder, file), recipe.find(train.method).format_of(columns_of(table)))
     except ByzerError as error:
         raise _from(key, error) from None
 
 
 def _check_rows(train: TrainParameters, rows: Iterable[Row], kind: str) -> None:
-    """Refuse conversations that do not fit, or where such are dropped, data of which none fits."""
-    if train.method == "sft":
-        drop = train.optimization.on_bad_row == "drop"
-        looked_at = rows if drop else islice(rows, CHECKED_ROWS)
-        check_rows(looked_at, lambda row: (to_messages(row, kind), tools_of(row)), kind, drop=drop)
+    """Refuse rows that do not fit, or where such are dropped, data of which none fits."""
+    drop = train.optimization.on_bad_row == "drop"
+    looked_at = rows if drop else islice(rows, CHECKED_ROWS)  # one that fits ends the look where others are dropped
+    recipe.find(train.method).check(looked_at, kind, drop=drop)
 
 
 def _from(key: str, error: ByzerError) -> ByzerError:
@@ -238,7 +269,7 @@ def _kept(train: TrainParameters) -> dict[str, Any]:
     """
     given: dict[str, Any] = train.model_dump(mode="json", by_alias=True, exclude_unset=True)
     paths = [(given, "localModelDir"), (given, "localDataDir"), (given.get("sfft", {}), "tokenizer_path")]
-    paths += [(given.get(method, {}), "resume_from_checkpoint") for method in ("sft", "sfft")]
+    paths += [(given.get(method, {}), "resume_from_checkpoint") for method in methods()]
     for group, key in paths:
         if group.get(key):
             group[key] = str(Path(group[key]).expanduser().absolute())

@@ -17,7 +17,7 @@ from .encode_on_cluster import encode_on_cluster
 from .encoder import Encoder, encode_part
 from .job_folder import JobFolder, Record
 from .parts import Part, place_of
-from .recipe import Job
+from .recipe import Job, find
 from .reuse import content_key, link_same
 from .shards import AT_ONCE, Longs, Shards, ShardWriter, open_shards, shard_writer
 
@@ -31,16 +31,18 @@ class Source:
 
     Attributes:
         drop: Whether rows that do not fit are left out.
+        local: Whether this process tokenises them, however many there are.
     """
 
     encoder: Encoder
     parts: Sequence[Part]
     drop: bool
+    local: bool
 
     def first_dropped(self, made: Shards | ShardWriter) -> ByzerError:
         """Return why the first of the rows that were left out was, with its place."""
         assert made.why is not None
-        return placed(made.why, place_of(self.parts, int(made.dropped[0])), self.encoder.format)
+        return placed(made.why, place_of(self.parts, int(made.dropped[0]) // self.encoder.per_row), self.encoder.format)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Tokenised:
         train: The examples to train on.
         held_out: Those to evaluate on; None: nothing is held out.
         format: What the rows to train on were read as.
+        per_row: How many examples a row became.
         dropped: What the ``prepared`` event says of rows that were left out; empty where none were.
         reused: The job that had tokenised the same before; None: they were made now.
     """
@@ -58,13 +61,14 @@ class Tokenised:
     train: Shards
     held_out: Shards | None
     format: str
+    per_row: int
     dropped: Record
     reused: str | None
 
     @property
     def counts(self) -> Record:
         """What the ``prepared`` event says of them, whatever the recipe."""
-        held_out = {} if self.held_out is None else {"held_out": len(self.held_out)}
+        held_out = {} if self.held_out is None else {"held_out": len(self.held_out) // self.per_row}
         return held_out | ({"reused": self.reused} if self.reused else {})
 
 
@@ -82,10 +86,11 @@ def tokenise(job: Job, encoder_for: Callable[[str], Encoder]) -> Tokenised:
     """
     folder, train = job.folder, job.request.train
     drop = train.optimization.on_bad_row == "drop"
-    kind = data_format(folder, train.local_data_dir, train.method)
-    source = Source(encoder_for(kind), parts(folder, train.local_data_dir), drop)
+    kind_of = find(train.method).format_of
+    kind = data_format(folder, train.local_data_dir, kind_of)
+    source = Source(encoder_for(kind), parts(folder, train.local_data_dir), drop, job.local)
     apart = eval_parts(folder)
-    evaluation = Source(encoder_for(eval_format(folder, train.method)), apart, drop) if apart else None
+    evaluation = Source(encoder_for(eval_format(folder, kind_of)), apart, drop, job.local) if apart else None
     bounds, share, seed = partitions(folder), train.optimization.eval_ratio, job.request.loop.data_seed
     sources = [each for each in (source, evaluation) if each]
     settings = [bounds, share, seed if share else None, drop]
@@ -99,7 +104,7 @@ def tokenise(job: Job, encoder_for: Callable[[str], Encoder]) -> Tokenised:
         _write(folder.shards, source, bounds, key)
     made, held_out = open_shards(folder.shards), held_out_shards(job)
     dropped = _dropped([(evaluation, held_out), (source, made)])
-    return Tokenised(made, held_out, kind, dropped, reused)
+    return Tokenised(made, held_out, kind, source.encoder.per_row, dropped, reused)
 
 
 def held_out_shards(job: Job) -> Shards | None:
@@ -114,9 +119,8 @@ def _dropped(made: Sequence[tuple[Source | None, Shards | None]]) -> Record:
     lacking = [(source, shards) for source, shards in known if len(shards.dropped)]
     if not lacking:
         return {}
-    source, shards = lacking[0]
-    first = source.first_dropped(shards)
-    count = sum(len(shards.dropped) for _, shards in lacking)
+    first = lacking[0][0].first_dropped(lacking[0][1])
+    count = sum(len(shards.dropped) // source.encoder.per_row for source, shards in lacking)
     return {"rows_dropped": count, "first_dropped": f"{first.where}: {first.what}"}
 
 
@@ -134,7 +138,7 @@ def _write(folder: Path, source: Source, bounds: Sequence[int] | None = None, ke
     """
     encoder, rows = source.encoder, sum(part.rows for part in source.parts)
     with shard_writer(folder, key) as writer:
-        if rows > IN_PROCESS_ROWS and _on_cluster():
+        if rows > IN_PROCESS_ROWS and not source.local and _on_cluster():
             scratch = folder.with_name(f"{folder.name}-parts")
             for shards in encode_on_cluster(encoder, source.parts, scratch, drop=source.drop):
                 writer.append(shards)
@@ -144,7 +148,7 @@ def _write(folder: Path, source: Source, bounds: Sequence[int] | None = None, ke
                     writer.add(found)
         if writer.dropped and not writer.examples:
             raise none_fits(rows, source.first_dropped(writer))
-        writer.partitions = bounds and writer.left(bounds)
+        writer.partitions = bounds and writer.left([encoder.per_row * bound for bound in bounds])
 
 
 def _on_cluster() -> bool:
@@ -159,7 +163,7 @@ def _write_divided(
     """Tokenise all rows, and hold a share of them out."""
     _write(folder.data / "all", source, bounds)
     together = open_shards(folder.data / "all")
-    chosen = _chosen(together, share, seed)
+    chosen = _chosen(together, share, seed, source.encoder.per_row)
     rest = np.setdiff1d(np.arange(len(together)), chosen)
     with shard_writer(folder.held_out) as writer:
         _copy(together, chosen, writer)
@@ -172,9 +176,9 @@ def _write_divided(
     shutil.rmtree(folder.data / "all")
 
 
-def _chosen(shards: Shards, share: float, seed: int) -> Longs:
-    """Return a random share of the examples with something to learn, ascending."""
-    usable = np.flatnonzero(shards.targets > 0)
+def _chosen(shards: Shards, share: float, seed: int, per_row: int) -> Longs:
+    """Return the examples of a random share of the rows with something to learn, ascending."""
+    usable = np.flatnonzero((shards.targets > 0).reshape(-1, per_row).all(axis=1))
     count = max(1, round(share * len(usable)))
     if count >= len(usable):
         raise ByzerError(
@@ -183,7 +187,8 @@ def _chosen(shards: Shards, share: float, seed: int) -> Longs:
             do="give more rows, a smaller eval_ratio, or evalTable",
         )
     # not [seed, epoch], the generator that decides the data order
-    return np.sort(np.random.default_rng([seed, 0, 1]).choice(usable, count, replace=False))
+    found = np.sort(np.random.default_rng([seed, 0, 1]).choice(usable, count, replace=False))
+    return np.asarray(found[:, None] * per_row + np.arange(per_row), dtype=np.int64).reshape(-1)
 
 
 def _copy(shards: Shards, indices: Longs, writer: ShardWriter) -> None:

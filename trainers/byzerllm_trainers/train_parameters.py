@@ -1,8 +1,12 @@
-"""The keys of a cell that trains a model: `sft/FAMILY` (fine-tuning) and `sfft/FAMILY` (pretraining)."""
+"""The keys of a cell that trains a model, in the way that `pretrainedModelType="METHOD/FAMILY"` says.
+
+A method is a group here, of a declaration derived from `OptimizationParameters`.
+"""
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, model_validator
@@ -13,17 +17,25 @@ from byzerllm_adapters.parameters import (
     Parameters,
     Problem,
     Text,
+    groups,
     problem,
 )
 
-from .optimization_parameters import SfftParameters, SftParameters
+from .optimization_parameters import (
+    DpoParameters,
+    FineTuningParameters,
+    OptimizationParameters,
+    SfftParameters,
+    SftParameters,
+)
 
 
 def _training_type(value: str) -> str:
-    if not re.fullmatch(r"(sft|sfft)/[^/\s]+", value):
+    method, _, family = value.partition("/")
+    if method not in methods() or not re.fullmatch(r"[^/\s]+", family):
         family = value.rpartition("/")[2] or "llama"
-        do = f'write "sft/{family}" to fine-tune, "sfft/{family}" to pretrain, or action="infer" to deploy'
-        raise problem("does not say how to train", do)
+        ways = ", ".join(f'"{name}/{family}" to {kind.hint}' for name, kind in methods().items())
+        raise problem("does not say how to train", f'write {ways}, or action="infer" to deploy')
     return value
 
 
@@ -40,7 +52,7 @@ class TrainParameters(Parameters):
     action: Literal["finetune"] = Field("finetune", description="What to do: train a model.")
     pretrained_model_type: Annotated[Text, AfterValidator(_training_type)] = Field(
         alias="pretrainedModelType",
-        description="The way to train and the family: sft/llama2 fine-tunes, sfft/llama2 pretrains.",
+        description="The way to train and the family: sft/llama2 fine-tunes, sfft/ pretrains, dpo/ prefers.",
     )
     local_model_dir: Text = Field(alias="localModelDir", description="The folder of the model to begin with.")
     local_data_dir: Text | None = Field(
@@ -75,11 +87,12 @@ class TrainParameters(Parameters):
     )
     sft: SftParameters = Field(default_factory=SftParameters)
     sfft: SfftParameters = Field(default_factory=SfftParameters)
+    dpo: DpoParameters = Field(default_factory=DpoParameters)
 
     @property
-    def method(self) -> Literal["sft", "sfft"]:
-        """The way to train, before the slash of `pretrainedModelType`."""
-        return "sft" if self.pretrained_model_type.startswith("sft/") else "sfft"
+    def method(self) -> str:
+        """The way to train, before the slash of `pretrainedModelType`: one of `methods`."""
+        return self.pretrained_model_type.partition("/")[0]
 
     @property
     def family(self) -> str:
@@ -87,9 +100,17 @@ class TrainParameters(Parameters):
         return self.pretrained_model_type.partition("/")[2]
 
     @property
-    def optimization(self) -> SftParameters | SfftParameters:
+    def optimization(self) -> OptimizationParameters:
         """The parameters of the way to train that was chosen."""
-        return self.sft if self.method == "sft" else self.sfft
+        chosen: OptimizationParameters = getattr(self, self.method)
+        return chosen
+
+    @property
+    def fine_tuning(self) -> FineTuningParameters:
+        """The same, of a way that begins with a finished model."""
+        keys = self.optimization
+        assert isinstance(keys, FineTuningParameters), f"{self.method} is not such a way"
+        return keys
 
     @property
     def evaluates(self) -> bool:
@@ -134,9 +155,20 @@ class TrainParameters(Parameters):
 
     @model_validator(mode="after")
     def _only_the_chosen_group(self) -> Self:
-        other = "sfft" if self.method == "sft" else "sft"
-        given = [f"{other}.{name}" for name in getattr(self, other).model_fields_set]
+        others = methods().keys() - {self.method}
+        given = [f"{other}.{name}" for other in others for name in getattr(self, other).model_fields_set]
         if given:
             what = f"{', '.join(sorted(given))}: without effect in {self.pretrained_model_type}"
             raise problem(what, f"write {self.method}.… instead, or leave it out", key=min(given))
         return self
+
+
+def method_of(keys: OptimizationParameters) -> str:
+    """Return the way to train whose parameters these are."""
+    return next(name for name, kind in methods().items() if type(keys) is kind)
+
+
+@cache
+def methods() -> dict[str, type[OptimizationParameters]]:
+    """Return the ways to train, by name, in the order of their declaration."""
+    return {name: kind for name, kind in groups(TrainParameters).items() if issubclass(kind, OptimizationParameters)}

@@ -22,17 +22,18 @@ def fit_vocabulary(model: Any, tokenizer: Any, job: Job) -> None:
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) <= rows:
         return
-    if job.request.train.optimization.resize_vocab:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
+    train = job.request.train
+    if train.sft.resize_vocab or train.sfft.resize_vocab:
+        has_weights = model.device.type != "meta"
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=has_weights)
         return
     highest = _highest(job)
     if highest >= rows:
-        method = job.request.train.method
         raise ByzerError(
             f"the data has the token {tokenizer.convert_ids_to_tokens(highest)!r} (id {highest}), "
             f"and the model has embeddings for {rows} tokens",
             where=f"the tokenizer has {len(tokenizer)}",
-            do=_advice(method, whole=method == "sfft" or job.request.train.sft.whole),
+            do=_advice(train.method, whole=train.optimization.whole),
         )
 
 
@@ -49,4 +50,5 @@ def _highest(job: Job) -> int:
 def _advice(method: str, *, whole: bool) -> str:
     if whole:
         return f'write {method}.bool.resize_vocab="true", or give the tokenizer that belongs to the model'
-    return 'write sft.finetuning_type="full" and sft.bool.resize_vocab="true": an adapter fits the base as it is'
+    do = 'sft.finetuning_type="full" and sft.bool.resize_vocab="true": an adapter fits the base as it is'
+    return f"write {do}" if method == "sft" else f"fine-tune first, with {do}"

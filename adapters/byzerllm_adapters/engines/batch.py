@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from byzerllm_adapters.contract import Answer
 from byzerllm_adapters.engines.decoding import Decoder
@@ -30,12 +30,13 @@ ROWS = 32
 
 @dataclass
 class _Row:
-    """One answer in the making; `room` is the most tokens that it may have."""
+    """One answer in the making; `room` is the most tokens that it may have, `first` when the first of them came."""
 
     prompt: Sequence[int]
     room: int
     tokens: list[int] = field(default_factory=list)
     stopped: bool = False
+    first: float | None = None
 
     @property
     def left(self) -> int:
@@ -77,21 +78,49 @@ def generate_batch(
     waiting = sorted((row for row in results if isinstance(row, _Row)), key=lambda row: -len(row.prompt))
     while waiting and not cancelled.is_set():
         batch, waiting = waiting[:ROWS], waiting[ROWS:]
-        for row, tokens in zip(batch, _generate(model, batch, sampling, stops, cancelled), strict=True):
+        first = _FirstToken()
+        for row, tokens in zip(batch, _generate(model, batch, sampling, stops, cancelled, first=first), strict=True):
             row.take(tokens, stops)
+            row.first = row.first or first.at
         # no row may go beyond its context, so that the batch ended with the shortest room; the others go on
         waiting += [row for row in batch if row.left]
     milliseconds = (time.monotonic() - started) * 1000
     return [
         row
         if isinstance(row, ByzerError)
-        else _answer(row, Decoder(tokenizer, frame.lead, frame.gap), {"time_cost": milliseconds, **sampling.facts()})
+        else _answer(
+            row,
+            Decoder(tokenizer, frame.lead, frame.gap),
+            {
+                "first_token_time": milliseconds if row.first is None else (row.first - started) * 1000,
+                "time_cost": milliseconds,
+                **sampling.facts(),
+            },
+        )
         for row in results
     ]
 
 
+class _FirstToken(StoppingCriteria):  # type: ignore[misc]
+    """Remembers when the first tokens of a batch came; it stops nothing."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Return for each sequence that it goes on."""
+        self.at = self.at or time.monotonic()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
 def _generate(
-    model: PreTrainedModel, rows: list[_Row], sampling: Sampling, stops: list[int], cancelled: threading.Event
+    model: PreTrainedModel,
+    rows: list[_Row],
+    sampling: Sampling,
+    stops: list[int],
+    cancelled: threading.Event,
+    *,
+    first: _FirstToken,
 ) -> list[list[int]]:
     """Return the next tokens of each row, at most as many as every row has room for."""
     prompts = [[*row.prompt, *row.tokens] for row in rows]
@@ -103,7 +132,7 @@ def _generate(
             ids,
             attention_mask=mask,
             generation_config=generation_config(sampling, min(row.left for row in rows), stops),
-            stopping_criteria=StoppingCriteriaList([Cancelled(cancelled)]),
+            stopping_criteria=StoppingCriteriaList([Cancelled(cancelled), first]),
         )
     generated: list[list[int]] = output[:, width:].tolist()
     return generated

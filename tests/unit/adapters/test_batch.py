@@ -48,6 +48,7 @@ def test_greedy_answers_equal_those_generated_alone_in_their_order(model, tokeni
         for name in ("input_tokens_count", "generated_tokens_count", "finish_reason"):
             assert extra[name] == facts[name]
         assert extra["input_tokens_count"] + extra["generated_tokens_count"] <= 128
+        assert 0 < extra["first_token_time"] <= extra["time_cost"]
 
 
 def test_a_prompt_without_room_gives_its_error_and_the_others_their_answers(model, tokenizer):

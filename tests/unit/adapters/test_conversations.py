@@ -169,6 +169,21 @@ def test_an_answer_of_weight_0_is_not_learned(tokenizers):
         encode_conversation(tokenizers(), messages)
 
 
+@pytest.mark.parametrize("template", MARKED + UNMARKED)
+def test_only_answers_from_the_first_on_are_learned(tokenizers, template):
+    tokenizer, messages = tokenizers("bytes", template), turns("q", "a", "r", "b")
+    whole, late = encode_conversation(tokenizer, messages), encode_conversation(tokenizer, messages, first=3)
+    messages[1]["weight"] = 0
+    assert late == encode_conversation(tokenizer, messages)
+    assert late.ids == whole.ids
+    assert 0 < sum(late.mask) < sum(whole.mask)
+    messages[3]["weight"] = 0
+    with pytest.raises(ByzerError, match="no assistant turn to learn from"):
+        encode_conversation(tokenizer, messages, first=3)
+    with pytest.raises(ByzerError, match="no assistant turn to learn from"):
+        encode_conversation(tokenizer, turns("q", "a", "r"), first=2)
+
+
 def test_a_message_that_the_template_leaves_out_is_refused(tokenizers):
     deaf = "{% if m.role == 'user' %}{{ m.content }}{% endif %}"
     tokenizer = written(tokenizers, deaf, "{% if m.role == 'assistant' %}{{ m.content + eos_token }}{% endif %}")

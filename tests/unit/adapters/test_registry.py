@@ -7,7 +7,7 @@ from byzerllm_adapters import registry
 from byzerllm_adapters.errors import ByzerError
 
 
-@pytest.mark.parametrize("prefix", ["", "sft/", "sfft/"])
+@pytest.mark.parametrize("prefix", ["", *(f"{method}/" for method in registry.METHODS)])
 @pytest.mark.parametrize("name", registry.FAMILIES)
 def test_every_family_is_found_and_is_whole(prefix, name):
     adapter = registry.find(prefix + name)

@@ -116,5 +116,5 @@ def test_an_interrupt_is_told_in_two_lines(run: Any, monkeypatch: pytest.MonkeyP
 def test_params_prints_the_keys(run: Any) -> None:
     assert "learning_rate" in run("%byzerllm params sft").text
     every = run("%byzerllm params").text
-    for group in ("setup", "infer", "train", "sft", "sfft"):
+    for group in ("setup", "infer", "train", "sft", "sfft", "dpo"):
         assert f"{group}\nkey" in every

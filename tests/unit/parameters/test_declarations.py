@@ -9,7 +9,8 @@ from byzerllm_adapters.infer_parameters import InferParameters
 from byzerllm_adapters.parameters import ParameterError, as_strings, describe, notes, read
 from byzerllm_magics.language import parse_run, parse_setup
 from byzerllm_magics.parameters import ACTIONS, GROUPS, MODES, SetupSettings, at_the_caret, configure, help_text, route
-from byzerllm_trainers.train_parameters import TrainParameters
+from byzerllm_trainers.optimization_parameters import DpoParameters, SftParameters
+from byzerllm_trainers.train_parameters import TrainParameters, methods
 
 SFT = {"pretrainedModelType": "sft/llama2", "localModelDir": "m"}
 
@@ -40,10 +41,13 @@ def test_the_original_documents_keys_deploy():
         ({"localModelDir": "m"}, "udfName", "udfName is missing"),
         ({"udfName": "chat"}, "localModelDir", "localModelDir is missing"),
         ({"udfName": "chat", "localModelDir": ""}, "localModelDir", "localModelDir is empty"),
-        (
-            {"udfName": "c", "localModelDir": "m", "pretrainedModelType": "sft/llama"},
-            "pretrainedModelType",
-            "a way to train",
+        *(
+            (
+                {"udfName": "c", "localModelDir": "m", "pretrainedModelType": f"{method}/llama"},
+                "pretrainedModelType",
+                "a way to train",
+            )
+            for method in ("sft", "dpo")
         ),
         ({"udfName": "c", "localModelDir": "m", "dtype": "bf16"}, "dtype", 'dtype="bf16" is not allowed'),
     ],
@@ -81,12 +85,30 @@ def test_sfft_has_defaults_of_its_own_for_the_shared_keys():
     assert train.sfft.setup_nccl_socket_ifname_by_ip is True
 
 
+def test_preference_tuning_takes_what_fine_tuning_takes_with_defaults_of_its_own():
+    raw = {"pretrainedModelType": "dpo/llama2", "dpo.float.beta": "0.3", "dpo.int.lora_rank": "8"}
+    train = read(TrainParameters, SFT | raw)
+    assert (train.method, train.family, train.dpo.beta, train.dpo.lora_rank) == ("dpo", "llama2", 0.3, 8)
+    assert train.optimization is train.dpo
+    assert (train.dpo.learning_rate, train.dpo.lora_dropout, train.dpo.loss_type) == (5e-6, 0.0, "sigmoid")
+    sft_alone = {"packing", "resize_vocab"}
+    assert DpoParameters.model_fields.keys() - SftParameters.model_fields.keys() == {"beta", "loss_type"}
+    assert SftParameters.model_fields.keys() - DpoParameters.model_fields.keys() == sft_alone
+
+
 @pytest.mark.parametrize(
     ("raw", "key", "what"),
     [
         ({"pretrainedModelType": "llama"}, "pretrainedModelType", "does not say how to train"),
         ({"sfft.max_length": "128"}, "sfft.max_length", "sfft.max_length: without effect in sft/llama2"),
         ({"sfft.int.max_length": "128"}, "sfft.int.max_length", "without effect"),
+        ({"pretrainedModelType": "dpo/"}, "pretrainedModelType", "does not say how to train"),
+        ({"pretrainedModelType": "dpo/a", "sft.lora_rank": "8"}, "sft.lora_rank", "without effect in dpo/a"),
+        ({"pretrainedModelType": "dpo/a", "dpo.beta": "0"}, "dpo.beta", "is out of range"),
+        ({"pretrainedModelType": "dpo/a", "dpo.packing": "true"}, "dpo.packing", "is not used here"),
+        ({"pretrainedModelType": "dpo/a", "dpo.resize_vocab": "true"}, "dpo.resize_vocab", "is not used here"),
+        ({"pretrainedModelType": "dpo/a", "dpo.finetuning_type": "full"}, "dpo.finetuning_type", "as the reference"),
+        ({"pretrainedModelType": "dpo/a", "dpo.finetuning_type": "x"}, "dpo.finetuning_type", "is not allowed"),
         (
             {"pretrainedModelType": "sfft/a", "sft.lora_rank": "8"},
             "sft.lora_rank",
@@ -222,7 +244,7 @@ def test_help_has_one_line_a_key(group):
     head, _, *lines = help_text(group).splitlines()
     assert head.split()[:4] == ["key", "type", "default", "unit"]
     assert len(lines) >= 2
-    assert all(line.startswith(f"{group}.") for line in lines) == (group in ("sft", "sfft"))
+    assert all(line.startswith(f"{group}.") for line in lines) == (group in methods())
 
 
 def test_help_of_an_unknown_group_suggests_one():

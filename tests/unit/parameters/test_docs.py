@@ -13,7 +13,7 @@ from byzerllm_magics.parameters import GROUPS, keys_of, search_text
 from byzerllm_magics.parameters.__main__ import with_statements
 from byzerllm_magics.parameters.help import reference_page
 from byzerllm_magics.tables.select import parse_query
-from byzerllm_trainers.optimization_parameters import SfftParameters, SftParameters
+from byzerllm_trainers.train_parameters import methods
 
 PAGE = Path(__file__).parents[3] / "docs" / "parameters.md"
 
@@ -64,10 +64,10 @@ def test_a_search_finds_words_in_names_values_and_meanings():
     }
     assert listed(search_text(["sft", "lora"])) == found
     assert listed(search_text(["LEARNING"])) == {
-        group: [f"{group}.learning_rate", f"{group}.lr_scheduler_type"] for group in ("sft", "sfft")
+        group: [f"{group}.learning_rate", f"{group}.lr_scheduler_type"] for group in methods()
     }
     assert listed(search_text(["sfft", "adafactor"])) == {"sfft": ["sfft.optim"]}
-    assert listed(search_text(["checkpoint", "every"])).keys() == {"sft", "sfft"}
+    assert listed(search_text(["checkpoint", "every"])).keys() == methods().keys()
     assert list(listed(search_text([]))) == list(GROUPS)
     assert list(listed(search_text(["setup"]))) == ["setup"]
 
@@ -81,16 +81,16 @@ def test_a_search_without_a_result_says_so(words, do):
     assert caught.value.do == do
 
 
-@pytest.mark.parametrize("declaration", [SftParameters, SfftParameters])
+@pytest.mark.parametrize("declaration", methods().values())
 def test_every_field_of_trainingarguments_is_honoured_or_refused_by_name(declaration):
     from transformers import Seq2SeqTrainingArguments
 
-    spellings = {key.name.partition(".")[2] for group in ("sft", "sfft") for key in keys_of(group)}
+    spellings = {key.name.partition(".")[2] for group in methods() for key in keys_of(group)}
     fields = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
     assert fields - spellings - set(declaration.refused) - {"num_train_epochs"} == set()
 
 
-@pytest.mark.parametrize("declaration", [SftParameters, SfftParameters])
+@pytest.mark.parametrize("declaration", methods().values())
 def test_nothing_is_both_honoured_and_refused(declaration):
     assert not set(declaration.model_fields) & set(declaration.refused)
     for name, instead in declaration.refused.items():
@@ -101,7 +101,7 @@ def test_nothing_is_both_honoured_and_refused(declaration):
 def test_what_a_refusal_names_exists():
     """An advice to write a key that is unknown would lead in a circle."""
     known = {key.name.rpartition(".")[2] for group in GROUPS for key in keys_of(group)}
-    for declaration in (SftParameters, SfftParameters):
+    for declaration in methods().values():
         for name, instead in declaration.refused.items():
             word = instead.removeprefix("write ").split()[0].strip(",:;")
             if instead.startswith("write ") and word.isidentifier() and word not in ("another",):

@@ -23,7 +23,7 @@ def test_a_file_is_a_partition_in_the_order_of_their_names(write: Write) -> None
     write("d/b.jsonl", '{"n": 3}\n')
     write("d/a.jsonl", '{"n": 1}\n{"n": 2}\n')
     table = load("json", "d")
-    assert [part["n"].to_pylist() for part in table] == [[1, 2], [3]]
+    assert [part["n"].to_pylist() for part in table.parts()] == [[1, 2], [3]]
 
 
 def test_columns_are_united_over_files(write: Write) -> None:
@@ -99,6 +99,7 @@ def test_what_cannot_be_opened_is_named(write: Write, refused: Refused, format: 
         ("delta", {}, "load cannot read 'delta'", "convert the files"),
         ("csv", {"heade": "true"}, "heade is not a known parameter", "did you mean header?"),
         ("csv", {"header": "perhaps"}, 'header="perhaps" is not true or false', "write true or false"),
+        ("csv", {"mode": "PERMISSIVE"}, 'mode="PERMISSIVE" is not a mode of reading here', "or DROPMALFORMED"),
         ("csv", {"sep": "||"}, 'sep="||" is not one ASCII character', 'write one, e.g. ";"'),
         ("text", {"encoding": "klingon"}, 'encoding="klingon" is not an encoding', "write e.g. utf-8, gbk"),
         ("text", {"wholetxt": "true"}, "wholetxt is not a known parameter", "did you mean wholetext?"),
@@ -112,3 +113,16 @@ def test_what_load_does_not_know_is_an_error(
     lines = refused(load, format, "x", options)
     assert what in lines[0]
     assert do in lines[-1]
+
+
+def test_sparks_options_of_csv_are_read(write: Write) -> None:
+    write("a.csv", 'a,b\n1,"x\ny"\n2\nNA,z\n')
+    options = {"header": "true", "multiLine": "true", "mode": "DROPMALFORMED", "nullValue": "NA"}
+    assert rows("csv", "a.csv", options) == [{"a": "1", "b": "x\ny"}, {"a": None, "b": "z"}]
+
+
+def test_a_path_may_list_alternatives(write: Write) -> None:
+    for name in ("2023/a.csv", "2024/a.csv", "2024/b.csv", "2025/c.csv"):
+        write(name, f"{name}\n")
+    assert [row["_c0"] for row in rows("csv", "{2023,2024}/{a,b}.csv")] == ["2023/a.csv", "2024/a.csv", "2024/b.csv"]
+    assert [row["_c0"] for row in rows("csv", "202{3,{4,5}}/[ac].csv")] == ["2023/a.csv", "2024/a.csv", "2025/c.csv"]

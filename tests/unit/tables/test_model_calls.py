@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_magics.tables.carried_errors import carry_errors
 from byzerllm_magics.tables.llm_functions import rewrite
-from byzerllm_magics.tables.model_calls import Models, run_with_models
+from byzerllm_magics.tables.model_calls import run_with_models
 from byzerllm_magics.tables.select import parse_query, run_query
 from byzerllm_magics.tables.table import Table
-
-QUESTIONS = pa.table({"id": [1, 2, 3, 4], "q": ["one", "two", "three", "four"], "topic": ["a", "b", "a", "b"]})
-
-
-class Echo:
-    """Stands for deployed models: answers with what it was asked, and remembers every call."""
-
-    def __init__(self, *names: str, fails: str = "") -> None:
-        self.dispatched: list[list[dict[str, Any]]] = []
-        self.fails = fails
-        self.models = Models(names or ("chat",), self.ask)
-
-    def ask(self, model: str, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        self.dispatched.append([dict(request) for request in requests])
-        return [self.answer(model, request) for request in requests]
-
-    def answer(self, model: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        if self.fails and self.fails in request["instruction"]:
-            return {"error": f"{request['instruction']} is too much"}
-        turns = len(request["history"])
-        return {"text": f"{model}<{request['instruction']}>{turns}", "extra": {"generated_tokens_count": 3}}
-
-    @property
-    def asked(self) -> list[str]:
-        return [request["instruction"] for call in self.dispatched for request in call]
+from tests.unit.tables.echo import CHAT, QUESTIONS, Echo, rows
 
 
 @pytest.fixture
@@ -51,15 +24,6 @@ def run():
         return run_with_models(parse_query(sql, {}.get), known.__getitem__, echo.models, run_query)
 
     return running
-
-
-def rows(table: Table, *columns: str) -> list[Any]:
-    arrow = table.arrow()
-    values = [arrow.column(name).to_pylist() for name in columns]
-    return values[0] if len(values) == 1 else list(zip(*values, strict=True))
-
-
-CHAT = 'chat(llm_param(map("instruction", q)))'
 
 
 def test_all_rows_are_dispatched_together_in_their_order(run):
@@ -233,7 +197,7 @@ def test_on_error_fail_ends_the_query(run):
         ("select chat(llm_param(map('instructon', q))) as a from questions", "instructon"),
         ("select chat(llm_param(map('temperature', 1))) as a from questions", "no instruction"),
         ("select llm_param(q, id) as a from questions", "llm_param takes 1 argument"),
-        ("select chat(llm_param(map('instruction'))) as a from questions", "cannot be read"),
+        ("select chat(llm_param(map('instruction'))) as a from questions", "key without a value"),
     ],
 )
 def test_what_cannot_be_called_so_is_refused_before_any_call(run, sql, what):

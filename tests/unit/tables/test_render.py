@@ -1,8 +1,11 @@
 """The first rows of a table, as a notebook shows them."""
 
+import pandas as pd
 import pyarrow as pa
 
 from byzerllm_magics.tables import Table
+from byzerllm_magics.tables.catalog import table_of
+from byzerllm_magics.tables.select import parse_query, run_query
 
 
 def test_the_first_rows_and_all_counts_are_shown() -> None:
@@ -60,3 +63,13 @@ def test_nested_values_and_numbers_are_short() -> None:
 def test_texts_stand_at_the_left_and_numbers_where_the_page_puts_them():
     html = Table(pa.table({"word": ["a"], "number": [1]}))._repr_html_()
     assert '<td style="text-align:left">a</td><td>1</td>' in html
+
+
+def test_spans_of_time_are_read_as_people_write_them() -> None:
+    spans = [pd.Timedelta("1 days 02:03:04.5"), pd.Timedelta(0), pd.Timedelta("-00:00:01"), None]
+    table = table_of(pd.DataFrame({"t": spans}))
+    found = run_query(parse_query("select t from spans", {}.get), lambda _: table)
+    lines = [line.strip() for line in repr(found).splitlines()[1:5]]
+    assert lines == ["1 day 02:03:04.5", "00:00:00", "-00:00:01", "NULL"]
+    months = run_query(parse_query("select interval '14' month as t", {}.get), lambda _: table)
+    assert repr(months).splitlines()[1] == "14 months"

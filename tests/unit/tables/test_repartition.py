@@ -25,7 +25,7 @@ def table() -> Table:
 
 
 def sizes(table: Table) -> list[int]:
-    return [part.num_rows for part in table]
+    return [part.num_rows for part in table.parts()]
 
 
 @pytest.mark.parametrize(("rows", "number"), [(1_000, 24), (10, 3), (2, 5), (0, 2), (5, 1)])
@@ -43,7 +43,7 @@ def test_equal_values_share_a_partition_and_rows_keep_their_order(
     parted = repartition(table, 24, ["file"])
     assert parted.partitions == 24
     where: dict[object, set[int]] = {}
-    for k, part in enumerate(parted):
+    for k, part in enumerate(parted.parts()):
         assert part["n"].to_pylist() == sorted(part["n"].to_pylist())
         for value in set(part["file"].to_pylist()):
             where.setdefault(value, set()).add(k)
@@ -55,7 +55,7 @@ def test_equal_values_share_a_partition_and_rows_keep_their_order(
 def test_several_columns_count_together(table: Table) -> None:
     parted = repartition(table, 8, ["file", "k"])
     pairs = Counter()
-    for part in parted:
+    for part in parted.parts():
         pairs.update(set(zip(part["file"].to_pylist(), part["k"].to_pylist(), strict=True)))
     assert len(pairs) == 30
     assert set(pairs.values()) == {1}
@@ -75,7 +75,7 @@ def test_the_number_stays_unless_given(table: Table) -> None:
 
 def test_rows_are_not_copied(table: Table) -> None:
     address = table.arrow()["n"].chunk(0).buffers()[1].address
-    assert [part["n"].chunk(0).buffers()[1].address for part in repartition(table, 3)] == [address] * 3
+    assert [part["n"].chunk(0).buffers()[1].address for part in repartition(table, 3).parts()] == [address] * 3
     by_column = repartition(table, 3, ["k"])
     assert by_column._base["n"].chunk(0).buffers()[1].address == address
     assert by_column._order is not None
@@ -87,7 +87,7 @@ def test_a_repartitioned_table_can_be_repartitioned_again(table: Table) -> None:
     again = repartition(once, 3, ["k"])
     assert again.arrow().num_rows == ROWS
     order = once.arrow()["n"].to_pylist()
-    for part in again:
+    for part in again.parts():
         positions = [order.index(n) for n in part["n"].to_pylist()]
         assert positions == sorted(positions)
     assert repartition(again, 7).arrow() == again.arrow()
@@ -98,7 +98,7 @@ def test_partitions_are_the_same_in_another_process() -> None:
         "import pyarrow as pa; from byzerllm_magics.tables import Table\n"
         "from byzerllm_magics.tables.repartition import repartition\n"
         "t = Table(pa.table({'s': [f'word {k}' for k in range(50)], 'x': [k / 7 for k in range(50)]}))\n"
-        "print([part['s'].to_pylist() for part in repartition(t, 4, ['s', 'x'])])"
+        "print([part['s'].to_pylist() for part in repartition(t, 4, ['s', 'x']).parts()])"
     )
     ours, theirs = (
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
@@ -121,7 +121,7 @@ def test_partitions_are_the_same_in_another_process() -> None:
 )
 def test_columns_of_any_type_can_be_used(values: pa.Array) -> None:
     parted = repartition(Table(pa.table({"n": range(4), "v": values})), 50, ["v"])
-    [together] = [part["n"].to_pylist() for part in parted if 0 in part["n"].to_pylist()]
+    [together] = [part["n"].to_pylist() for part in parted.parts() if 0 in part["n"].to_pylist()]
     assert 2 in together
 
 

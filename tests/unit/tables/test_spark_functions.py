@@ -272,7 +272,22 @@ DATES = [
     ("extract(year from ts)", [2024, 2023, None]),
     ("make_date(2024, 3, 5)", date(2024, 3, 5)),
     ("date '2024-03-05'", date(2024, 3, 5)),
+    ("to_unix_timestamp('1970-01-02')", 86400),
+    ("to_unix_timestamp('19700102', 'yyyyMMdd')", 86400),
+    ("to_unix_timestamp(now()) > 1700000000", True),
 ]
+NO_DATES = [
+    (form.format(value), None)
+    for value in ("'bad'", "s", "'2024-13-45'", "''")
+    for form in (
+        "year({})", "month({})", "day({})", "dayofmonth({})", "dayofyear({})", "dayofweek({})", "weekday({})",
+        "weekofyear({})", "quarter({})", "hour({})", "minute({})", "second({})", "extract(year from {})",
+        "date_add({}, 1)", "date_sub({}, 1)", "add_months({}, 1)", "datediff({}, '2024-03-01')",
+        "datediff('2024-03-01', {})", "date_format({}, 'yyyy')", "last_day({})", "next_day({}, 'Mon')",
+        "trunc({}, 'MM')", "date_trunc('month', {})", "months_between({}, '2024-02-05')", "unix_timestamp({})",
+        "to_unix_timestamp({})", "to_date({})", "to_timestamp({})", "cast({} as date)",
+    )
+]  # fmt: skip
 WINDOWS = [
     ("row_number() over (order by id)", [1, 2, 3]),
     ("lag(id) over (order by id)", [None, 1, 2]),
@@ -289,7 +304,7 @@ WINDOWS = [
 
 @pytest.mark.parametrize(
     ("expression", "expected"),
-    [*TEXT, *NUMBERS, *CASTS, *COMPARISONS, *CHOICES, *COLLECTIONS, *JSON, *DATES, *WINDOWS],
+    [*TEXT, *NUMBERS, *CASTS, *COMPARISONS, *CHOICES, *COLLECTIONS, *JSON, *DATES, *NO_DATES, *WINDOWS],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_expression_means_what_it_means_in_spark(expression: str, expected: Any) -> None:

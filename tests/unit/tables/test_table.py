@@ -1,5 +1,6 @@
 """A table: partitions without copies, hidden columns, what others read of it."""
 
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 
 from byzerllm_magics.tables import Table
 from byzerllm_magics.tables import gather as gathering
+from byzerllm_magics.tables import table as tables
 
 BASE = pa.table(
     {"n": [0, 1, 2, 3, 4], "text": ["a", "b", "c", "d", "e"], "__error_of_answer": [None, "late"] + 3 * [None]}
@@ -26,18 +28,18 @@ def scattered() -> Table:
 def test_it_has_one_partition_unless_told() -> None:
     table = Table(BASE)
     assert (table.num_rows, len(table), table.partitions) == (5, 5, 1)
-    assert [part.num_rows for part in table] == [5]
+    assert [part.num_rows for part in table.parts()] == [5]
 
 
 def test_partitions_are_slices_of_the_same_memory() -> None:
-    parts = list(Table(BASE, [0, 2, 5]))
+    parts = list(Table(BASE, [0, 2, 5]).parts())
     assert [part["n"].to_pylist() for part in parts] == [[0, 1], [2, 3, 4]]
     addresses = {part["n"].chunk(0).buffers()[1].address for part in parts}
     assert addresses == {BASE["n"].chunk(0).buffers()[1].address}
 
 
 def test_scattered_partitions_are_gathered(scattered: Table) -> None:
-    assert [part["n"].to_pylist() for part in scattered] == [[4, 0], [], [3, 1, 2]]
+    assert [part["n"].to_pylist() for part in scattered.parts()] == [[4, 0], [], [3, 1, 2]]
     assert scattered.arrow()["text"].to_pylist() == ["e", "a", "d", "b", "c"]
     assert scattered.arrow().schema == BASE.schema
 
@@ -59,7 +61,7 @@ def test_long_rows_are_gathered_a_few_at_a_time() -> None:
 
 def test_regrouping_again_follows_the_rows_as_they_are(scattered: Table) -> None:
     again = scattered.regrouped([0, 1, 5], np.array([2, 0, 1, 3, 4]))
-    assert [part["n"].to_pylist() for part in again] == [[3], [4, 0, 1, 2]]
+    assert [part["n"].to_pylist() for part in again.parts()] == [[3], [4, 0, 1, 2]]
     assert again.regrouped([0, 5]).arrow() == again.arrow()
 
 
@@ -102,3 +104,19 @@ def test_nothing_heavy_is_imported_with_the_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_loop_gives_rows_as_dicts_and_a_name_its_column(scattered: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 2)
+    assert list(scattered) == [{"n": n, "text": "abcde"[n]} for n in (4, 0, 3, 1, 2)]
+    assert scattered["n"].tolist() == [4, 0, 3, 1, 2]
+    assert isinstance(scattered["text"], pd.Series)
+    assert scattered["__error_of_answer"].dropna().tolist() == ["late"]
+    assert ("n" in scattered, "__error_of_answer" in scattered, "x" in scattered) == (True, False, False)
+    pd.testing.assert_frame_equal(pd.DataFrame(scattered), scattered.df())
+
+
+@pytest.mark.parametrize(("name", "hint"), [("txt", "did you mean 'text'?"), ("zzz", "columns: n, text"), (0, "df()")])
+def test_a_column_that_is_not_there_is_a_key_error_with_the_nearest(name: object, hint: str) -> None:
+    with pytest.raises(KeyError, match=re.escape(hint)):
+        Table(BASE)[name]  # type: ignore[index]

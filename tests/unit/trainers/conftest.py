@@ -42,15 +42,18 @@ def folder(tmp_path: Path) -> JobFolder:
 
 @pytest.fixture
 def make_job(tmp_path: Path, tiny_model: Path) -> Any:
-    """Makes a job's folder and request from rows and the keys of its method."""
+    """Makes a job's folder and request from rows (a table, or a folder of files) and the keys of its method."""
 
-    def make(method: str, table: pa.Table, workers: int = 1, **keys: object) -> Job:
-        parameters = {"pretrainedModelType": f"{method}/llama", "localModelDir": str(tiny_model)}
+    def make(method: str, rows: pa.Table | Path, workers: int = 1, model_dir: Path = tiny_model, **keys: object) -> Job:
+        parameters = {"pretrainedModelType": f"{method}/llama", "localModelDir": str(model_dir)}
+        if isinstance(rows, Path):
+            parameters["localDataDir"] = str(rows)
         parameters |= {f"{method}.{key}": value for key, value in keys.items()}
         request = JobRequest(parameters, "me", workers, gpu=False, cpus_per_worker=1, threads_per_worker=1)
         folder = JobFolder(tmp_path / f"job-{len(list(tmp_path.iterdir()))}")
         folder.create(request.as_record())
-        keep_rows(folder, table)
+        if not isinstance(rows, Path):
+            keep_rows(folder, rows)
         return Job(folder, read_request(folder))
 
     return make

@@ -1,4 +1,4 @@
-"""Every key of `sft.` and `sfft.` has an effect: a case for each, and a test that none is without one."""
+"""Every key of a way to train has an effect: a case for each, and a test that none is without one."""
 
 import itertools
 
@@ -8,7 +8,16 @@ import torch
 from byzerllm_magics.parameters import keys_of
 from byzerllm_trainers.loop_settings import LoopSettings
 from byzerllm_trainers.optimizers import build_optimizer
-from tests.unit.trainers.arguments import amounts, data, evaluation, methods, reports, weights  # noqa: F401 - their cases
+from byzerllm_trainers.train_parameters import methods as ways_to_train
+from tests.unit.trainers.arguments import (  # noqa: F401 - their cases
+    amounts,
+    data,
+    evaluation,
+    methods,
+    preferences,
+    reports,
+    weights,
+)
 from tests.unit.trainers.arguments.bench import CASES, Bench, Case
 from tests.unit.trainers.helpers import load, settings
 
@@ -21,7 +30,7 @@ def test_an_argument_has_its_effect(bench: Bench, check: Case) -> None:
 
 
 def test_no_declared_key_is_without_a_case() -> None:
-    names = {key.name.partition(".")[2] for group in ("sft", "sfft") for key in keys_of(group)}
+    names = {key.name.partition(".")[2] for group in ways_to_train() for key in keys_of(group)}
     assert sorted(names | {"num_train_epochs"}) == sorted(itertools.chain(*CASES))
 
 

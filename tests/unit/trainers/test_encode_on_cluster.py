@@ -9,17 +9,20 @@ import pytest
 
 from byzerllm_adapters import registry
 from byzerllm_trainers import corpus, recipe
+from byzerllm_trainers.dpo import Preferred
 from byzerllm_trainers.encode_on_cluster import _PartEncoder
 from byzerllm_trainers.sft import Conversations
 from byzerllm_trainers.shards import FILES, open_shards, shard_writer
-from tests.tiny import instructions
+from tests.tiny import instructions, preferences
 
 
-def in_parts(job: Any, tiny_model: Path, scratch: Path, *, drop: bool) -> list[dict[str, Any]]:
+def in_parts(
+    job: Any, tiny_model: Path, scratch: Path, *, drop: bool, encoder: Any = Conversations, format: str = "alpaca"
+) -> list[dict[str, Any]]:
     """What the cluster's processes answer for each part of a job's table, the last part first."""
     parts = corpus.parts(job.folder, None)
     tokenizer = registry.find("llama").load_tokenizer(str(tiny_model))
-    encode = _PartEncoder(Conversations(tokenizer, "alpaca", 60), parts, scratch, drop)
+    encode = _PartEncoder(encoder(tokenizer, format, 60), parts, scratch, drop)
     return [encode({"part": np.array([number])}) for number in reversed(range(len(parts)))][::-1]
 
 
@@ -70,3 +73,20 @@ def test_rows_that_parts_drop_are_dropped_from_the_whole(make_job: Any, tiny_mod
     assert one.partitions == other.partitions == [0, 49, 63, 134]
     assert one.dropped.tolist() == [3, *range(64, 128), 199]
     assert str(one.why) == str(other.why) == "output is empty"
+
+
+def test_both_sides_of_a_preference_are_dropped_in_any_part(make_job: Any, tiny_model: Path, tmp_path: Path) -> None:
+    rows = preferences(200)
+    rows.loc[[3, *range(64, 128), 199], "rejected"] = " "
+    job = make_job("dpo", pa.Table.from_pandas(rows), workers=2, max_seq_length=60, on_bad_row="drop")
+    corpus.keep_partitions(job.folder, [50, 50, 100])
+    counts = recipe.find("dpo").prepare(job)
+    assert (counts["pairs"], counts["rows_dropped"]) == (134, 66)
+    assert counts["first_dropped"] == "row 3 (format preferences): rejected is empty"
+    in_parts(job, tiny_model, tmp_path / "parts", drop=True, encoder=Preferred, format="preferences")
+    together(tmp_path / "parts", 4, tmp_path / "together", [0, 100, 200, 400])
+    for name in FILES:
+        assert (tmp_path / "together" / name).read_bytes() == (job.folder.shards / name).read_bytes()
+    one, other = open_shards(tmp_path / "together"), open_shards(job.folder.shards)
+    assert one.partitions == other.partitions == [0, 98, 126, 268]
+    assert one.dropped.tolist() == [6, 7, *range(128, 256), 398, 399]

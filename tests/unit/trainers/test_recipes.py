@@ -8,9 +8,21 @@ import pyarrow as pa
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.registry import METHODS
 from byzerllm_trainers import recipe
 from byzerllm_trainers.shards import open_shards
+from byzerllm_trainers.train_parameters import methods
 from tests.tiny import instructions
+
+
+def test_a_way_to_train_has_a_name_a_declaration_and_a_recipe() -> None:
+    assert tuple(methods()) == METHODS
+    for name, keys in methods().items():
+        assert recipe.find(name)
+        assert keys.title
+        assert keys.hint
+        assert keys.refused
+        assert isinstance(keys.one_node, bool)
 
 
 def table(**columns: list[Any]) -> pa.Table:

@@ -77,6 +77,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"sft.learning_rte": "1"}, "sft.learning_rte is not a known parameter", "sft.learning_rate"),
     ({"sft.learning_rate": "fast"}, "is not a number", "write a number"),
     ({"sfft.max_length": "8"}, "without effect in sft/llama", "sft."),
+    ({"dpo.beta": "0.2"}, "without effect in sft/llama", "sft."),
     ({"deepspeedConfig": '{"zero_optimisation": {}}'}, "knows no key", "zero_optimization"),
     ({"deepspeedConfig": '{"zero'}, "is not JSON", "correct the JSON"),
     ({"sft.fp16": "true"}, "fp16 needs a GPU", 'write bf16="true"'),
@@ -87,6 +88,12 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"sft.target_modules": "q_prj"}, 'the model has no layer "q_prj"', "did you mean q_proj"),
     ({"sft.finetuning_type": "full", "sft.r": "8"}, "lora_rank is without effect", "leave it out"),
     ({"deepspeedConfig": '{"train_batch_size": 5}'}, "train_batch_size is 5, but 8 rows", "leave it out"),
+    (
+        {"pretrainedModelType": "dpo/llama", "dpo.target_modules": "q_prj"},
+        'dpo.target_modules: the model has no layer "q_prj"',
+        "did you mean q_proj",
+    ),
+    ({"pretrainedModelType": "dpo/llama", "dpo.finetuning_type": "full"}, "as the reference", 'write "lora"'),
     (
         {"deepspeedConfig": '{"zero_optimization": {"stage": 3}}', "sft.finetuning_type": "qlora"},
         "stage 3 do not go together",
@@ -146,6 +153,9 @@ def test_an_adapter_on_an_adapter_is_refused_since_its_base_is_another(
         submit.submit(raw, owner="me", table=rows())
     assert "resume_from_checkpoint" in caught.value.do
     assert submit.submit(raw | {"sft.finetuning_type": "full"}, owner="me", table=rows()).exists()
+    with pytest.raises(ByzerError, match="localModelDir is an adapter") as caught:
+        submit.submit(raw | {"pretrainedModelType": "dpo/llama"}, owner="me", table=rows())
+    assert 'action="merge"' in caught.value.do
     scratch = {"pretrainedModelType": "sfft/llama", "sfft.from_scratch": "true", "name": "other"}
     with pytest.raises(ByzerError, match="from_scratch needs a config"):
         submit.submit(raw | scratch, owner="me", table=rows(text=["a"]))
@@ -162,6 +172,8 @@ TABLES: list[tuple[str, dict[str, list[Any]], str]] = [
     ("sft", {"messages": [[{"role": "user", "content": "a"}], [{"role": "robot", "content": "b"}]]}, "row 1"),
     ("sft", {"text": ["a"]}, "a row of plain text holds no conversation"),
     ("sft", {"instruction": [], "output": []}, "the table has no rows"),
+    ("dpo", {"prompt": ["a", "b"], "chosen": ["A", "B"], "rejected": ["C", "B"]}, "row 1"),
+    ("dpo", {"instruction": ["a"], "output": ["A"]}, "preferences need a column chosen and a column rejected"),
     ("sfft", {"content": ["a"]}, 'needs a column "text"; this table has: content'),
     ("sfft", {"text": []}, "the table has no rows"),
 ]
@@ -190,6 +202,18 @@ def test_rows_that_are_to_be_dropped_do_not_keep_a_job_from_starting(cluster: Cl
     with pytest.raises(ByzerError, match="none of 2 rows fits; the first: output is missing") as caught:
         submit.submit(keys | {"name": "b"}, owner="me", table=rows(instruction=["a", "b"], output=[None, ""]))
     assert caught.value.where == 'in "inputTable", row 0 (format alpaca)'
+    assert len(cluster.started) == 1
+
+
+def test_so_are_pairs(cluster: Cluster, keys: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    keys = {key: value for key, value in keys.items() if not key.startswith("sft.")}
+    keys |= {"pretrainedModelType": "dpo/llama", "dpo.on_bad_row": "drop"}
+    pairs = rows(prompt=["a", "b"], chosen=["A", "B"], rejected=[None, "C"])
+    submit.submit(keys, owner="me", table=pairs)
+    assert "Data format: preferences" in capsys.readouterr().out
+    with pytest.raises(ByzerError, match="none of 1 rows fits; the first: rejected is missing") as caught:
+        submit.submit(keys | {"name": "b"}, owner="me", table=pairs.slice(0, 1))
+    assert caught.value.where == 'in "inputTable", row 0 (format preferences)'
     assert len(cluster.started) == 1
 
 

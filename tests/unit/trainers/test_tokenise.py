@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,12 @@ import pytest
 
 from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_trainers import recipe, reuse
+from byzerllm_trainers import recipe, reuse, tokenise
 from byzerllm_trainers.corpus import EVAL_ROWS_FILE, ROWS_FILE, keep_partitions, keep_rows
+from byzerllm_trainers.encoder import encode_part
 from byzerllm_trainers.job_request import read_request
 from byzerllm_trainers.recipe import Job
-from byzerllm_trainers.shards import FILES, Shards, open_shards
+from byzerllm_trainers.shards import FILES, Shards, open_shards, write_shards
 from tests.tiny import instructions, texts
 
 ROWS = pa.Table.from_pandas(instructions(40))
@@ -112,6 +116,29 @@ def test_an_error_of_the_template_names_the_row_too(make_job: Any) -> None:
     with pytest.raises(ByzerError, match="starts with an answer") as caught:
         prepare(make_job("sft", pa.table({"messages": messages})))
     assert caught.value.where == "row 1 (format messages)"
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_many_rows_are_the_clusters_unless_only_this_node_sees_their_folder(
+    make_job: Any, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    asked = list[Path]()
+    monkeypatch.setattr(tokenise, "IN_PROCESS_ROWS", 39)
+    monkeypatch.setattr(tokenise, "_on_cluster", lambda: True)
+    monkeypatch.setattr(
+        tokenise,
+        "encode_on_cluster",
+        lambda encoder, parts, scratch, *, drop: asked.append(scratch) or iter(_shards(encoder, parts, scratch, drop)),
+    )
+    job = make_job("sft", ROWS)
+    assert prepare(replace(job, local=local))["examples"] == 40
+    assert asked == ([] if local else [job.folder.shards.with_name("shards-parts")])
+
+
+def _shards(encoder: Any, parts: Any, scratch: Path, drop: bool) -> Iterator[Shards]:
+    for number, part in enumerate(parts):
+        rows = chain.from_iterable(encode_part(encoder, part, drop=drop))
+        yield write_shards(scratch / str(number), rows)
 
 
 # -- found again ------------------------------------------------------------------------------------------

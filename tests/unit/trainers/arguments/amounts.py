@@ -109,7 +109,8 @@ def _(bench: Bench) -> None:
 
 @case("num_train_epochs", "epoches")
 def _(bench: Bench) -> None:
-    assert [bench.steps_of(num_train_epochs=n) for n in (1, 2.5)] == [2, 5]
+    for method in ("sft", "dpo"):
+        assert [bench.steps_of(method, num_train_epochs=n) for n in (1, 2.5)] == [2, 5]
     once = bench.steps_of("sfft", epoches=1, max_length=16)
     assert [bench.steps_of("sfft", **{name: 3}, max_length=16) for name in ("epoches", "num_train_epochs")] == [
         3 * once

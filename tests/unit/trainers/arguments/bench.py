@@ -13,7 +13,7 @@ import torch
 
 from byzerllm_trainers import recipe
 from byzerllm_trainers.job_folder import JobFolder
-from tests.tiny import instructions, texts
+from tests.tiny import instructions, preferences, texts
 from tests.unit.trainers.helpers import Ran, examples, load, plain_loss, run, settings
 
 ROWS = examples([40, 7, 23, 12, 3, 31, 18, 9])
@@ -77,7 +77,7 @@ class Bench:
         return losses
 
     def job(self, method: str = "sft", rows: int = 16, **keys: Any) -> recipe.Job:
-        table = instructions(rows) if method == "sft" else texts(rows)
+        table = {"sft": instructions, "sfft": texts, "dpo": preferences}[method](rows)
         return self.make_job(method, pa.Table.from_pandas(table), **keys)
 
     def steps_of(self, method: str = "sft", **keys: Any) -> int:

@@ -22,35 +22,40 @@ def _(bench: Bench) -> None:
 
 @case("lora_rank", "lora_alpha", "lora_dropout")
 def _(bench: Bench) -> None:
-    for names in (("lora_rank", "lora_alpha", "lora_dropout"), ("r", "alpha", "dropout")):
-        model: Any = recipe.find("sft").model(bench.job(**dict(zip(names, (8, 24, 0.25), strict=True))))
-        layer = model.get_base_model().model.layers[0].self_attn.q_proj
-        assert layer.lora_A["default"].weight.shape[0] == 8
-        assert layer.scaling["default"] == 3.0
-        assert layer.lora_dropout["default"].p == 0.25
+    for method in ("sft", "dpo"):
+        for names in (("lora_rank", "lora_alpha", "lora_dropout"), ("r", "alpha", "dropout")):
+            job = bench.job(method, **dict(zip(names, (8, 24, 0.25), strict=True)))
+            model: Any = recipe.find(method).model(job)
+            layer = model.get_base_model().model.layers[0].self_attn.q_proj
+            assert layer.lora_A["default"].weight.shape[0] == 8
+            assert layer.scaling["default"] == 3.0
+            assert layer.lora_dropout["default"].p == 0.25
 
 
 @case("finetuning_type")
 def _(bench: Bench) -> None:
     """What each trains is in `test_finetuning`."""
 
-    def trained(kind: str) -> set[str]:
-        model = recipe.find("sft").model(bench.job(finetuning_type=kind))
+    def trained(kind: str, method: str = "sft") -> set[str]:
+        model = recipe.find(method).model(bench.job(method, finetuning_type=kind))
         return {name for name, weight in model.named_parameters() if weight.requires_grad}
 
     assert all(".lora_" in name for name in trained("lora") | trained("qlora"))
     assert any("lora_magnitude_vector" in name for name in trained("dora"))
     assert "model.embed_tokens.weight" in trained("full")
+    assert all(trained(kind, "dpo") == trained(kind) for kind in ("lora", "dora", "qlora"))
 
 
 @case("target_modules", "modules_to_save")
 def _(bench: Bench) -> None:
-    model: Any = recipe.find("sft").model(bench.job(target_modules="q_proj,v_proj", modules_to_save="lm_head"))
-    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    assert {name.split(".")[-4] for name in trained if "lora" in name} == {"q_proj", "v_proj"}
-    assert [name for name in trained if "lora" not in name] == [
-        "base_model.model.lm_head.modules_to_save.default.weight"
-    ]
+    for method in ("sft", "dpo"):
+        job = bench.job(method, target_modules="q_proj,v_proj", modules_to_save="lm_head")
+        model: Any = recipe.find(method).model(job)
+        trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+        assert {name.split(".")[-4] for name in trained if "lora" in name} == {"q_proj", "v_proj"}
+        assert [name for name in trained if "lora" not in name] == [
+            "base_model.model.lm_head.modules_to_save.default.weight"
+        ]
 
 
 @case("resize_vocab", "from_scratch")
