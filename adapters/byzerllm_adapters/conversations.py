@@ -357,14 +357,17 @@ def _masks(
 
     As many tokens are before a place as the text up to there has in common with the whole piece.
     """
-    asked = [
+    places = [
         (number, place)
         for number, ((piece, _), own) in enumerate(zip(pieces, spans, strict=True))
         for place in {place for span in own for place in span}
         if 0 < place < len(piece)
     ]
+    counted = {(number, at): _behind_end(tokenizer, pieces[number][0], ids[number], at) for number, at in places}
+    before = {key: count for key, count in counted.items() if count is not None}
+    asked = [key for key in places if key not in before]
     heads = encode_pieces(tokenizer, [(pieces[number][0][:place], pieces[number][1]) for number, place in asked])
-    before = {key: _common(head, ids[key[0]]) for key, head in zip(asked, heads, strict=True)}
+    before |= {key: _common(head, ids[key[0]]) for key, head in zip(asked, heads, strict=True)}
     masks = []
     for number, ((piece, _), tokens, own) in enumerate(zip(pieces, ids, spans, strict=True)):
         mask, edges = [False] * len(tokens), {0: 0, len(piece): len(tokens)}
@@ -373,6 +376,22 @@ def _masks(
             mask[a:b] = [True] * (b - a)
         masks.append(mask)
     return masks
+
+
+def _behind_end(tokenizer: PreTrainedTokenizerBase, piece: str, ids: list[int], place: int) -> int | None:
+    """Return how many ids are before a place right behind the end-of-turn token, without tokenising the text up to it.
+
+    None: it is another place, or the text has that token where the ids have not: inside another one.
+    """
+    end = frame(tokenizer)
+    if end.end is None or end.end_id is None or not piece.endswith(end.end, 0, place):
+        return None
+    if ids.count(end.end_id) != piece.count(end.end):
+        return None
+    at = -1
+    for _ in range(piece.count(end.end, 0, place)):
+        at = ids.index(end.end_id, at + 1)
+    return at + 1
 
 
 def _common(one: list[int], other: list[int]) -> int:

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from byzerllm_adapters import conversations as module
 from byzerllm_adapters.contract import Message
 from byzerllm_adapters.conversations import (
     Encoded,
@@ -124,3 +125,11 @@ def test_rows_together_are_each_by_itself_and_an_error_stays_in_its_place(tokeni
     texts = encode_rows(tokenizer, [{"text": "Hello"}, {"text": " "}, unreadable], "text")
     assert texts[0] == encode_text(tokenizer, "Hello")
     assert [str(each) for each in texts[1:]] == ["text is empty or not text", "not JSON"]
+
+
+@pytest.mark.parametrize("template", ["default", "chatml", "llama3", "inst", "llama2"])
+def test_masks_do_not_depend_on_how_the_place_behind_an_end_token_is_found(tokenizers, monkeypatch, template):
+    tokenizer, rows = tokenizers("bytes", template), conversations(200)
+    found = encode_conversations(tokenizer, rows)
+    monkeypatch.setattr(module, "_behind_end", lambda *_: None)
+    assert [str(each) for each in encode_conversations(tokenizer, rows)] == [str(each) for each in found]
