@@ -20,15 +20,16 @@ lab: $(VENV)/.installed
 
 # All of it; `-ra` in pyproject.toml prints the reason of every skip.
 test: check browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/unit
 	$(BIN)/python -m pytest tests/cluster tests/browser tests/test_quickstart.py
 
-# The quick part: lint, types, layers, unit tests.
+# The quick part: lint, types, layers, unit tests but the slow ones.
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests/unit
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run.py

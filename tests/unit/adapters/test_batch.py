@@ -13,6 +13,8 @@ from byzerllm_adapters.engines.generate import Sampling, generate
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.templates import Frame
 
+pytestmark = pytest.mark.slow
+
 PLAIN = Frame("", "", None, None)
 
 

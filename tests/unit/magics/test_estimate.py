@@ -11,6 +11,8 @@ from byzerllm_trainers.job_request import JobRequest
 from byzerllm_trainers.machine import Machine
 from tests.tiny import instructions
 
+pytestmark = pytest.mark.slow
+
 CELL = 'pretrainedModelType="sft/llama"\nlocalModelDir="{model}"\ninputTable="rows"\n'
 
 

@@ -21,7 +21,7 @@ from tests.unit.trainers.arguments import (  # noqa: F401 - their cases
 from tests.unit.trainers.arguments.bench import CASES, Bench, Case
 from tests.unit.trainers.helpers import load, settings
 
-pytestmark = pytest.mark.usefixtures("group")
+pytestmark = [pytest.mark.usefixtures("group"), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("check", CASES.values(), ids=["-".join(names) for names in CASES])

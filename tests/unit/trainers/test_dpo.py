@@ -22,6 +22,8 @@ from byzerllm_trainers.shards import open_shards
 from tests.tiny import make_model, preferences
 from tests.unit.trainers.helpers import Seen, settings
 
+pytestmark = pytest.mark.slow
+
 DPO = recipe.find("dpo")
 ALL = {"per_device_train_batch_size": 16, "learning_rate": 1e-2, "lr_scheduler_type": "constant"}
 

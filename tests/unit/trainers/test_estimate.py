@@ -23,6 +23,8 @@ from byzerllm_trainers.memory_need import Estimator
 from byzerllm_trainers.train_parameters import TrainParameters
 from tests.tiny import instructions, make_model, texts
 
+pytestmark = pytest.mark.slow
+
 GIB = 2**30
 ROOM = [Machine(64 * GIB)]
 

@@ -21,7 +21,7 @@ from byzerllm_trainers.job_folder import JobFolder
 from tests.tiny import instructions, make_model
 from tests.unit.trainers.helpers import Ran, examples, run, settings
 
-pytestmark = pytest.mark.usefixtures("group")
+pytestmark = [pytest.mark.usefixtures("group"), pytest.mark.slow]
 
 ROWS = examples([40, 7, 23, 12])
 IDS = torch.tensor([[5, 80, 200, 9, 33, 7]])

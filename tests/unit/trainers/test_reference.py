@@ -11,7 +11,7 @@ from byzerllm_adapters.conversations import Encoded
 from byzerllm_trainers.job_folder import JobFolder
 from tests.unit.trainers.helpers import Ran, examples, load, plain_loss, run, settings
 
-pytestmark = pytest.mark.usefixtures("group")
+pytestmark = [pytest.mark.usefixtures("group"), pytest.mark.slow]
 
 ROWS = examples([40, 7, 23, 12, 3, 31, 18, 9])
 SAME = {"max_grad_norm": 0, "lr_scheduler_type": "constant", "weight_decay": 0}

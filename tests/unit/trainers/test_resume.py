@@ -12,7 +12,7 @@ from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.loop_settings import LoopSettings
 from tests.unit.trainers.helpers import Ran, examples, load, run, settings
 
-pytestmark = pytest.mark.usefixtures("group")
+pytestmark = [pytest.mark.usefixtures("group"), pytest.mark.slow]
 
 ROWS = examples([40, 7, 23, 12, 3, 31, 18, 9, 26, 14])
 TOTAL = 8

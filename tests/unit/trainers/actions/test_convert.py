@@ -17,7 +17,7 @@ from byzerllm_trainers.checkpoint import committed
 from tests.tiny import instructions
 from tests.unit.trainers.helpers import Ran, examples, run, settings
 
-pytestmark = pytest.mark.usefixtures("group")
+pytestmark = [pytest.mark.usefixtures("group"), pytest.mark.slow]
 
 ROWS = examples([40, 7, 23, 12])
 
