@@ -48,15 +48,22 @@ def prepared(
 
 @pytest.fixture
 def no_free_cpu(session: Any) -> Iterator[None]:
-    """Everything is reserved, as by the workers of the job that waits for its data."""
+    """What deployed models leave is reserved, as by the workers of the job that waits for its data."""
     import ray
 
-    cpus = ray.cluster_resources()["CPU"]
-    eventually(lambda: ray.available_resources().get("CPU") == cpus)
-    group = ray.util.placement_group([{"CPU": cpus}])
-    ray.get(group.ready(), timeout=60)
+    groups: list[Any] = []
+
+    def taken() -> bool:
+        free = ray.available_resources().get("CPU", 0.0)
+        if free:
+            groups.append(ray.util.placement_group([{"CPU": free}]))
+            groups[-1].wait(5)
+        return not ray.available_resources().get("CPU")
+
+    eventually(taken)
     yield
-    ray.util.remove_placement_group(group)
+    for group in groups:
+        ray.util.remove_placement_group(group)
 
 
 @pytest.mark.parametrize(
