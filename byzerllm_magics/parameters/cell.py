@@ -32,9 +32,13 @@ def route(raw: Mapping[str, object]) -> Action:
     """Return what these keys ask for: `action` says it, and without one they train, as in Byzer.
 
     Raises:
-        ParameterError: It is not an action.
+        ParameterError: It is not an action, or `action` itself is mistyped: all other keys would be judged by the
+            wrong declaration.
 
     """
+    mistyped = [] if "action" in raw else difflib.get_close_matches("action", raw, n=1, cutoff=0.8)
+    if mistyped:
+        raise ParameterError((Problem(mistyped[0], f"{mistyped[0]} is not a known parameter", "did you mean action?"),))
     asked = str(raw.get("action", "finetune"))
     for action in ACTIONS:
         if asked == action:

@@ -365,3 +365,9 @@ def test_what_only_the_other_method_has_is_refused_with_its_counterpart():
         "sfft.group_by_length is not used here",
         "leave it out: all rows have max_length tokens",
     )
+
+
+def test_a_mistyped_action_is_the_only_problem():
+    with pytest.raises(ParameterError) as caught:
+        route({"ation": "infer", "udfName": "x"})
+    assert [(problem.key, problem.do) for problem in caught.value.problems] == [("ation", "did you mean action?")]
