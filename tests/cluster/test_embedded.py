@@ -81,7 +81,7 @@ def orphan(
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         try:
-            assert first.stdout.readline() == "ready\n"
+            assert "ready\n" in first.stdout, "after what a job says of its data"
             job = Job(JobFolder(state / "long"))
             eventually(job.folder.metrics, 120)
         finally:
