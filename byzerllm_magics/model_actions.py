@@ -59,7 +59,7 @@ def merge(session: Session, raw: Mapping[str, object], tell: Tell) -> MadeModel:
     beside = adapter.parent / "merged" if job_around(adapter) else adapter.with_name(f"{adapter.name}-merged")
     target = _absolute(keys.target) if keys.target else beside
     check_free(target)
-    todo = partial(
+    call = partial(
         work,
         adapter,
         target,
@@ -68,7 +68,7 @@ def merge(session: Session, raw: Mapping[str, object], tell: Tell) -> MadeModel:
         dtype=keys.dtype,
         trust_remote_code=keys.trust_remote_code,
     )
-    facts = _run(session, f"merge {keys.adapter}", todo, tell)
+    facts = _run(session, f"merge {keys.adapter}", call, tell)
     lost = facts["difference"] > facts["effect"] / 2
     remark = f'; {keys.dtype} rounds much of that away: dtype="float32" keeps it' if lost else ""
     summary = (
@@ -100,8 +100,8 @@ def convert(session: Session, raw: Mapping[str, object], tell: Tell) -> MadeMode
     target = checkpoint.parent.parent / f"converted-{checkpoint.name}"
     target = _absolute(keys.target) if keys.target else target
     check_free(target)
-    todo = partial(work, checkpoint, target, base=base, dtype=keys.dtype)
-    facts = _run(session, f"convert {checkpoint.name}", todo, tell)
+    call = partial(work, checkpoint, target, base=base, dtype=keys.dtype)
+    facts = _run(session, f"convert {checkpoint.name}", call, tell)
     summary = (
         f"converted model: {shown(target)} (step {facts['step']}, ZeRO {facts['stage']}, "
         f"{facts['parameters']:,} trained parameters in {facts['dtype']}); it loads with nothing missing"

@@ -12,6 +12,7 @@ from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.job_request import JobRequest, read_request
 from byzerllm_trainers.recipe import Job
 from tests.unit.trainers.arguments.bench import Bench
+from tests.unit.trainers.submitting import Cluster
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +69,18 @@ def bench(
     capsys: pytest.CaptureFixture[str],
 ) -> Bench:
     return Bench(tiny_model, tmp_path, make_job, monkeypatch, capsys)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    return Cluster(monkeypatch)
+
+
+@pytest.fixture
+def keys(tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "pretrainedModelType": "sft/llama",
+        "localModelDir": str(tiny_model),
+        "localPathPrefix": str(tmp_path / "jobs"),
+        "name": "job",
+    }
