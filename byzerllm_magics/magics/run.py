@@ -41,8 +41,9 @@ def run_statement(context: Context, statement: Any, text: str) -> Any:
     take_over(context)
     raw = {parameter.key: parameter.value for parameter in statement.parameters}
     line = Progress()
-    line.soon(f"deploying {raw.get('udfName', '')}: the model is being loaded" if route(raw) == "infer" else "starting")
     try:
+        deploys = route(raw) == "infer"
+        line.soon(f"deploying {raw.get('udfName', '')}: the model is being loaded" if deploys else "starting")
         result = context.session.run(raw, wait=False, progress=line.show)
     except ParameterError as error:
         raise at_the_caret(error, text, statement) from None

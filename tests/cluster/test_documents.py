@@ -207,7 +207,7 @@ def test_signatures_are_those_of_the_document(found: list[Block], paths: dict[st
     for their, our in zip(theirs, shared, strict=True):
         assert (their.name, their.kind) == (our.name, our.kind)
         assert our.default == their.default or (our.default in ((), None) and their.default in ([], {}))
-    assert all(parameter.default is None for parameter in own if parameter not in shared)
+    assert all(parameter.default is not parameter.empty for parameter in own if parameter not in shared)
 
 
 @pytest.mark.parametrize("index", [5, 7])

@@ -124,6 +124,14 @@ def test_a_wrong_key_is_shown_at_its_place(run: Any) -> None:
     assert len(ran.lines) <= 5
 
 
+def test_a_mistyped_action_is_shown_at_its_place(run: Any) -> None:
+    ran = run('%%byzerllm run\nation="infer" and udfName="chat"\n')
+    assert "line 2, column 1" in ran.text
+    assert any("^" in line for line in ran.lines)
+    assert ran.lines[-1] == "→ did you mean action?"
+    assert len(ran.lines) <= 5
+
+
 def test_an_unknown_folder_of_a_model_is_an_error_before_anything_starts(run: Any, sessions: list[Session]) -> None:
     cells = [
         'action="infer" and pretrainedModelType="llama" and localModelDir="nowhere" and udfName="chat"',
