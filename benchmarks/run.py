@@ -20,7 +20,7 @@ BENCHMARKS = (
     "setup_ready",
     "sft_vs_bare_loop",
     "sft_vs_peers",
-    "sfft_vs_bare_deepspeed",
+    "sfft_vs_peers",
     "first_token",
     "view_cost",
     "read_script",

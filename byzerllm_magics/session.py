@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
@@ -11,7 +12,7 @@ from byzerllm_adapters.errors import ByzerError
 from .tables import Catalog
 
 if TYPE_CHECKING:
-    from .cluster.chat import Exchange
+    from .cluster.chat import Chats, Exchange
     from .cluster.connection import ClusterInfo
     from .cluster.deployments import Deployment
     from .cluster.jobs import Job
@@ -41,7 +42,6 @@ class Session:
     def __init__(self, namespace: Lookup = dict) -> None:
         self._namespace = namespace
         self._settings: SetupSettings | None = None
-        self._conversations: dict[str, Any] = {}
         self._last_model: str | None = None
         self.variables: dict[str, str] = {}
         self.tables = Catalog(namespace)
@@ -150,7 +150,7 @@ class Session:
                     f"still running: {', '.join(running)}",
                     do='"%byzerllm stop NAME" saves a checkpoint and ends a job; "%byzerllm shutdown --force" does not',
                 )
-        self._conversations.clear()
+        self.chats.clear()
         return connection.shutdown()
 
     # -- the LLM statement --------------------------------------------------------------------------------
@@ -209,10 +209,6 @@ class Session:
         if isinstance(parameters, str):
             return estimate_job(self, self.job(parameters))
         return estimate(self, {**(parameters or {}), **more})
-
-    def forget(self, model: str) -> None:
-        """Begin a new conversation with a model at its next question."""
-        self._conversations.pop(model, None)
 
     def sys_conf(self) -> dict[str, str]:
         """The settings as adapters get them: text under the language's names."""
@@ -355,9 +351,16 @@ class Session:
 
         self.connect(start=False)
         deployments.undeploy(name, self.settings.owner)
-        self.forget(name)
+        self.chats.forget(name)
         if self._last_model == name:
             self._last_model = None
+
+    @cached_property
+    def chats(self) -> Chats:
+        """What was said to each model in this kernel."""
+        from .cluster.chat import Chats
+
+        return Chats()
 
     def chat(
         self,
@@ -382,22 +385,8 @@ class Session:
         Raises:
             ByzerError: no such model; while iterating, whatever keeps it from answering.
         """
-        from byzerllm_adapters.contract import Message
-
-        from .cluster.chat import Conversation, Exchange
-
-        deployment = self.model(model)
-        if new or system is not None or deployment.name not in self._conversations:
-            self._conversations[deployment.name] = Conversation()
-        conversation = self._conversations[deployment.name]
-        if system is not None:
-            conversation.messages.append(Message(role="system", content=system))
-        options: dict[str, Any] = {}
-        if temperature is not None:
-            options["temperature"] = temperature
-        if max_tokens is not None:
-            options["generation.max_new_tokens"] = max_tokens
-        return Exchange(deployment, conversation, text, options)
+        asked = self.model(model)
+        return self.chats.ask(asked, text, new=new, system=system, temperature=temperature, max_tokens=max_tokens)
 
     # -- jobs ---------------------------------------------------------------------------------------------
 

@@ -19,8 +19,6 @@ others the turn ends with the end token and the white space that the template al
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -28,24 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.outlines import Outline, outline, prompts_of
 from byzerllm_adapters.pieces import Piece, encode_all, encode_pieces, with_bos
 from byzerllm_adapters.rows import to_messages, tools_of
-from byzerllm_adapters.templates import (
-    Span,
-    Tools,
-    added_token_at,
-    ends_a_turn,
-    frame,
-    has_markers,
-    render,
-    render_marked,
-)
+from byzerllm_adapters.templates import Span, Tools, frame, has_markers, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-THINKING = re.compile(r"</?think>")
-"""Where templates take an answer apart."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +54,7 @@ def encode_prompt(
     A template that rewrites earlier turns as a conversation goes on still serves; it only does not train.
     """
     text = render(tokenizer, messages, True, tools, roles)
-    prompts = _prompts(tokenizer, messages, tools, roles)
+    prompts = prompts_of(tokenizer, messages, tools, roles)
     starts = sorted(len(prompt) for _, prompt in prompts if text.startswith(prompt))
     return [token for ids in encode_pieces(tokenizer, _pieces(text, starts)) for token in ids]
 
@@ -114,10 +101,9 @@ def encode_conversations(
     """
     marked, count = has_markers(tokenizer), len(conversations)
     given = zip(conversations, tools or [None] * count, firsts or [0] * count, strict=True)
-    outlines = [_outlined(tokenizer, *each, marked=marked) for each in given]
-    drawn = [outline for outline in outlines if isinstance(outline, _Outline)]
-    encoded = iter(_encoded(tokenizer, drawn, max_length))
-    return [outline if isinstance(outline, ByzerError) else next(encoded) for outline in outlines]
+    found = [_outlined(tokenizer, *each, marked=marked) for each in given]
+    encoded = iter(_encoded(tokenizer, [each for each in found if isinstance(each, Outline)], max_length))
+    return [each if isinstance(each, ByzerError) else next(encoded) for each in found]
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int | None = None) -> Encoded:
@@ -186,55 +172,22 @@ def _content(row: Mapping[str, Any] | ByzerError, format: str) -> tuple[Any, Too
     return (text, None) if isinstance(text, str) and text.strip() else ByzerError("text is empty or not text")
 
 
-@dataclass(frozen=True)
-class _Outline:
-    """A rendered conversation: where its answers' turns start, and the spans of it that the loss covers."""
-
-    text: str
-    starts: list[int]
-    learned: list[Span]
-
-
 def _outlined(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools | None, first: int, *, marked: bool
-) -> _Outline | ByzerError:
+) -> Outline | ByzerError:
     """Return a conversation's outline, or what `encode_conversation` raises."""
     try:
-        return _outline(tokenizer, messages, tools, first, marked=marked)
+        return outline(tokenizer, messages, tools, first, marked=marked)
     except ByzerError as error:
         return error
 
 
-def _outline(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools | None, first: int, *, marked: bool
-) -> _Outline:
-    text, spans = _rendered(tokenizer, messages, tools, marked)
-    _refuse_left_out(text, messages, tools)
-    starts = dict[int, int]()
-    for number, prompt in _prompts(tokenizer, messages, tools):
-        if not text.startswith(prompt):
-            raise _unstable(number)
-        starts[number] = len(prompt)
-    if not any(_is_learned(messages, number, first) for number in starts):
-        raise ByzerError("the conversation has no assistant turn to learn from")
-    learned = list[Span]()
-    for (number, start), stop in zip(starts.items(), [*list(starts.values())[1:], len(text)], strict=True):
-        if marked:
-            turn = [span for span in spans if start < span[1] <= stop]
-        else:
-            turn = _turn(tokenizer, messages, number, text, (start, stop), tools=tools)
-        if not any(ends_a_turn(tokenizer, text[slice(*span)]) for span in turn):
-            raise _endless(number)
-        learned += turn if _is_learned(messages, number, first) else []
-    return _Outline(text, list(starts.values()), learned)
-
-
-def _encoded(tokenizer: PreTrainedTokenizerBase, outlines: Sequence[_Outline], max_length: int | None) -> list[Encoded]:
+def _encoded(tokenizer: PreTrainedTokenizerBase, outlines: Sequence[Outline], max_length: int | None) -> list[Encoded]:
     """Return each conversation's ids, and for each of them whether the loss covers it."""
-    cut = [_pieces(outline.text, outline.starts) for outline in outlines]
+    cut = [_pieces(each.text, each.starts) for each in outlines]
     pieces = [piece for each in cut for piece in each]
     ids = encode_pieces(tokenizer, pieces)
-    spans = [local for each, outline in zip(cut, outlines, strict=True) for local in _local(each, outline.learned)]
+    spans = [local for each, own in zip(cut, outlines, strict=True) for local in _local(each, own.learned)]
     parts = zip(ids, _masks(tokenizer, pieces, ids, spans), strict=True)
     found = []
     for each in cut:
@@ -242,95 +195,6 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, outlines: Sequence[_Outline], m
         tokens, mask = [token for part, _ in own for token in part], [on for _, part in own for on in part]
         found.append(Encoded(tokens[:max_length], mask[:max_length]))
     return found
-
-
-def _prompts(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    tools: Tools | None,
-    roles: Mapping[str, str] | None = None,
-) -> list[tuple[int, str]]:
-    """Return, for each assistant turn, its index and the rendered prompt that it answers."""
-    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-    if turns[:1] == [0]:
-        raise ByzerError("the conversation starts with an answer", do="let a user turn come first, or drop the answer")
-    return [(number, render(tokenizer, messages[:number], True, tools, roles)) for number in turns]
-
-
-def _is_learned(messages: Sequence[Message], number: int, first: int) -> bool:
-    return number >= first and bool(messages[number].get("weight", 1))
-
-
-def _rendered(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools | None, marked: bool
-) -> tuple[str, list[Span]]:
-    """Return a whole conversation, its last answer ended, and what the template marks in it."""
-    if marked:
-        return render_marked(tokenizer, messages, tools)
-    around, text = frame(tokenizer), render(tokenizer, messages, False, tools)
-    ended = messages[-1]["role"] != "assistant" or not around.opens_next
-    return text if ended else text + str(around.end), []
-
-
-def _turn(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    number: int,
-    text: str,
-    room: Span,
-    *,
-    tools: Tools | None,
-) -> list[Span]:
-    """Return where a template without markers writes an answer in the text of the whole conversation.
-
-    Args:
-        number: The answer's among the messages.
-        room: From where its prompt ends to where the next answer begins, or the text ends.
-
-    Returns:
-        One span; none where no end token follows, or the template writes less than the answer.
-    """
-    around, (start, end) = frame(tokenizer), room
-    if around.end is None:
-        return []
-    if number < len(messages) - 1:
-        alone = render(tokenizer, messages[: number + 1], False, tools)
-        if around.opens_next:
-            token = added_token_at(tokenizer, text[len(alone) :])
-            end = len(alone) + len(token) if token and text.startswith(alone) else start
-        else:
-            # An answer may quote the end token: as many as close the turn where it stands last are in it here.
-            end = _after_occurrence(text, around.end, alone[start:].count(around.end), room)
-            end += len(around.after) if text.startswith(around.after, end) else 0
-    parts = (part.strip() for part in THINKING.split(messages[number]["content"]))
-    return [(start, end)] if end > start and all(part in text[start:end] for part in parts) else []
-
-
-def _after_occurrence(text: str, token: str, count: int, room: Span) -> int:
-    """Return where the n-th occurrence of a token in `room` ends; its beginning, when there are not as many."""
-    end = room[0]
-    for _ in range(count):
-        found = text.find(token, end, room[1])
-        if found < 0:
-            return room[0]
-        end = found + len(token)
-    return end
-
-
-def _refuse_left_out(text: str, messages: Sequence[Message], tools: Tools | None) -> None:
-    """Refuse a conversation of which the template writes less than there is.
-
-    Raises:
-        ByzerError: A message, the call of a tool or a tool is not in the text.
-    """
-    for number, message in enumerate(messages, 1):
-        content, role = message["content"].strip(), message["role"]
-        if role != "assistant" and content not in text and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
-            raise _left_out(f"message {number} ({role})")
-        if any(call["function"]["name"] not in text for call in message.get("tool_calls", ())):
-            raise _left_out(f"the tool calls of message {number}")
-    if any(str(tool.get("function", tool).get("name", "")) not in text for tool in tools or ()):
-        raise _left_out("the column tools")
 
 
 def _pieces(text: str, starts: Sequence[int]) -> list[Piece]:
@@ -399,24 +263,3 @@ def _common(one: list[int], other: list[int]) -> int:
     if other[: len(one)] == one:
         return len(one)
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _unstable(number: int) -> ByzerError:
-    return ByzerError(
-        f"the chat template changes what comes before message {number + 1} once the conversation goes on",
-        do="train on the turns as separate rows, or give the tokenizer another chat template",
-    )
-
-
-def _endless(number: int) -> ByzerError:
-    return ByzerError(
-        f"no end-of-turn token follows the answer in message {number + 1}, or the template rewrites it",
-        do="a model would not learn to stop: use a chat template that ends every answer with an end token",
-    )
-
-
-def _left_out(what: str) -> ByzerError:
-    return ByzerError(
-        f"the chat template leaves out {what}",
-        do="drop it from the row, or give the tokenizer a chat template that has a place for it",
-    )

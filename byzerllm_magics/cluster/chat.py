@@ -103,3 +103,39 @@ class Exchange:
             "cut at the length limit" if metadata.get("finish_reason") == "length" else "",
         ]
         return " · ".join(part for part in parts if part)
+
+
+class Chats:
+    """One kernel's conversations, by the name of the model."""
+
+    def __init__(self) -> None:
+        self._by_model: dict[str, Conversation] = {}
+
+    def ask(
+        self,
+        deployment: Deployment,
+        text: str,
+        *,
+        new: bool = False,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+    ) -> Exchange:
+        """Return the next exchange with a model; the arguments are those of `Session.chat`."""
+        if new or system is not None:
+            self.forget(deployment.name)
+        conversation = self._by_model.setdefault(deployment.name, Conversation())
+        if system is not None:
+            conversation.messages.append(Message(role="system", content=system))
+        given = {"temperature": temperature, "generation.max_new_tokens": max_tokens}
+        return Exchange(
+            deployment, conversation, text, {key: value for key, value in given.items() if value is not None}
+        )
+
+    def forget(self, model: str) -> None:
+        """Begin a new conversation with a model at its next question."""
+        self._by_model.pop(model, None)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._by_model.clear()
