@@ -54,11 +54,13 @@ class ModelFlops:
     head_trained: bool
     attention: int
 
-    def of_step(self, tokens: int, targets: int, width: float) -> float:
-        """FLOPs of a step with so many tokens, supervised tokens, and tokens in a row."""
+    def of_step(self, tokens: float, supervised: float, width: float, extra_forwards: int = 0) -> float:
+        """FLOPs of a step with so many tokens, supervised tokens, tokens in a row, and forwards without a backward."""
         body = (4 * self.body + 2 * self.trained) * tokens
-        head = (6 if self.head_trained else 4) * self.head * targets
-        return body + head + 12 * self.attention * width * tokens
+        head = (6 if self.head_trained else 4) * self.head * supervised
+        attention = 4 * self.attention * width * tokens
+        forward = 2 * self.body * tokens + 2 * self.head * supervised + attention
+        return body + head + 3 * attention + extra_forwards * forward
 
 
 def model_flops(model: Any) -> ModelFlops:

@@ -121,6 +121,7 @@ def train(
     apply_model_options(model, settings)
     model.train()
     flops = model_flops(model)
+    objective = objective or NextToken()
     engine = start_engine(model, settings, folder)
     torch.manual_seed(settings.seed + rank.index)  # dropout differs by rank
     step = _begin(engine, settings, folder, rank, total_steps)
@@ -134,11 +135,17 @@ def train(
         folder=folder,
         rank=rank,
         observer=observer,
-        objective=objective or NextToken(),
+        objective=objective,
         held_out=held_out,
         sampler=sampler,
         stopping=EarlyStopping(settings.metric, settings.patience, earlier),
-        describe=StepRecord(flops, half=precision(settings) != "fp32", rank=rank, earlier=earlier),
+        describe=StepRecord(
+            flops,
+            half=precision(settings) != "fp32",
+            extra_forwards=objective.extra_forwards,
+            rank=rank,
+            earlier=earlier,
+        ),
         clock=StepClock(engine.device),
     )
     losses, tokens, started = [math.nan, math.nan], 0, time.perf_counter()

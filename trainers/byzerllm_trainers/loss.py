@@ -20,9 +20,11 @@ class Objective(Protocol):
 
     Attributes:
         metrics: What a step's record says besides: means over targets, too.
+        extra_forwards: How often a batch goes through the model without a backward.
     """
 
     metrics: tuple[str, ...]
+    extra_forwards: int
 
     def summed_loss(self, model: Any, batch: Batch) -> torch.Tensor:
         """Return the loss over a batch's targets, summed, in fp32; it can be derived.
@@ -40,6 +42,7 @@ class NextToken:
     """Cross entropy of each supervised token given those before it."""
 
     metrics: tuple[str, ...] = ()
+    extra_forwards = 0
 
     def summed_loss(self, model: Any, batch: Batch) -> torch.Tensor:
         """Return the sum over the batch's supervised tokens."""

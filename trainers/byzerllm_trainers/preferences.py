@@ -35,6 +35,7 @@ class Preferences:
     """
 
     metrics: tuple[str, ...] = METRICS
+    extra_forwards = 1  # of the reference
 
     def __init__(self, beta: float, loss_type: LossType) -> None:
         self._beta, self._type = beta, loss_type

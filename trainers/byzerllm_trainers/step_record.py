@@ -9,7 +9,7 @@ import numpy as np
 
 from .flops import ModelFlops, peak_flops
 from .job_folder import JobFolder, Record
-from .packing import Batch, Step
+from .packing import IGNORED, Batch, Step
 
 if TYPE_CHECKING:
     from .engine import Rank
@@ -21,12 +21,15 @@ class StepRecord:
     Args:
         flops: What a token costs.
         half: Whether the run computes in bf16 or fp16.
+        extra_forwards: Those of a batch that have no backward.
         rank: This process.
         earlier: Records of the steps before, when a run goes on.
     """
 
-    def __init__(self, flops: ModelFlops, *, half: bool, rank: Rank, earlier: Iterable[Record]) -> None:
-        self._flops, self._peak, self._rank = flops, peak_flops(half), rank
+    def __init__(
+        self, flops: ModelFlops, *, half: bool, extra_forwards: int, rank: Rank, earlier: Iterable[Record]
+    ) -> None:
+        self._flops, self._extra_forwards, self._peak, self._rank = flops, extra_forwards, peak_flops(half), rank
         self._seen = sum(record["tokens"] for record in earlier)
 
     def __call__(self, numbers: Record, done: Step, seconds: Mapping[str, float]) -> Record:
@@ -47,10 +50,15 @@ class StepRecord:
             **seconds,
         }
         if self._peak is not None:
-            width = float(np.mean([batch.input_ids.shape[1] for batch in done.batches]))
-            done_flops = self._flops.of_step(done.tokens, done.targets, width)
-            record["mfu"] = round(done_flops / seconds["seconds"] / self._rank.world / self._peak, 4)
+            flops = self._flops_of(done)
+            record["mfu"] = round(flops / seconds["seconds"] / self._rank.world / self._peak, 4)
         return record
+
+    def _flops_of(self, done: Step) -> float:
+        """Return what a step took over all ranks, of which this one's batches stand for the others'."""
+        width = float(np.mean([batch.input_ids.shape[1] for batch in done.batches]))
+        supervised = sum(int((batch.labels != IGNORED).sum()) for batch in done.batches) * self._rank.world
+        return self._flops.of_step(done.tokens, supervised, width, self._extra_forwards)
 
 
 def memory() -> int:

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from byzerllm_trainers.flops import PEAKS, model_flops, peak_flops
 from byzerllm_trainers.loss import NextToken
 from byzerllm_trainers.packing import Batch
+from byzerllm_trainers.preferences import Preferences
 from tests.unit.trainers.helpers import load
 
 
@@ -19,9 +20,22 @@ def test_a_steps_flops_are_those_that_torch_counts(tiny_model: Path, lora: bool)
     ids = torch.randint(3, 300, (4, 48)).numpy()
     with FlopCounterMode(display=False) as counter:
         NextToken().summed_loss(model, Batch(ids, ids)).backward()
-    ours = model_flops(model).of_step(tokens=4 * 48, targets=4 * 48, width=48)
+    ours = model_flops(model).of_step(tokens=4 * 48, supervised=4 * 48, width=48)
     # the first layer's activations' gradients are needed by nobody below an embedding that is not trained
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.12 if lora else 0.02)
+
+
+def test_a_preference_step_counts_its_reference_too(tiny_model: Path) -> None:
+    model = load(tiny_model, lora=True)
+    model.set_attn_implementation("eager")
+    ids = torch.randint(3, 300, (4, 48)).numpy()
+    objective = Preferences(0.1, "sigmoid")
+    with FlopCounterMode(display=False) as counter:
+        objective.summed_loss(model, Batch(ids, ids))[0].backward()
+    flops = model_flops(model)
+    ours = flops.of_step(4 * 48, 4 * 48, 48, objective.extra_forwards)
+    assert ours == pytest.approx(counter.get_total_flops(), rel=0.12)
+    assert flops.of_step(4 * 48, 4 * 48, 48) < 0.8 * counter.get_total_flops(), "without it a quarter is missing"
 
 
 def test_logits_of_tokens_that_are_not_learned_are_not_computed(tiny_model: Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters import registry
-from byzerllm_adapters.conversations import Encoded, encode_row
+from byzerllm_adapters.conversations import Encoded, encode_rows
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.rows import detect_format
 
 from .. import evaluation
+from ..bad_rows import placed
 from ..engine import Rank
 from ..job_folder import Record
 from ..loss import NextToken
@@ -31,6 +32,9 @@ NO_LIMIT = 1 << 20
 
 WINDOW = 1024
 """Tokens of documents that see each other, where the user has no word: the same for models of any context."""
+
+TOGETHER = 1000
+"""Rows that are tokenised at once."""
 
 
 @dataclass(frozen=True)
@@ -168,12 +172,12 @@ def _shards(place: Path, tokenizer: Any, rows: Sequence[Mapping[str, Any]], limi
     def examples() -> Iterator[Encoded]:
         nonlocal cut
         kind = "text" if limit is None else detect_format(rows[0].keys())
-        for number, row in enumerate(rows):
-            try:
-                example = encode_row(tokenizer, row, kind)
-            except ByzerError as error:
-                raise ByzerError(error.what, where=f"row {number} (format {kind})", do=error.do) from None
-            cut += limit is not None and len(example.ids) > limit
-            yield Encoded(example.ids[:limit], example.mask[:limit])
+        for begin in range(0, len(rows), TOGETHER):
+            found = encode_rows(tokenizer, rows[begin : begin + TOGETHER], kind)
+            for number, example in enumerate(found, begin):
+                if isinstance(example, ByzerError):
+                    raise placed(example, f"row {number}", kind)
+                cut += limit is not None and len(example.ids) > limit
+                yield Encoded(example.ids[:limit], example.mask[:limit])
 
     return write_shards(place, examples()), cut
