@@ -89,9 +89,8 @@ def _smaller_still(estimate: Estimate) -> str:
         "sfft": ", or LoRA (sft/NAME) in place of all weights",
         "qlora": "",
     }
-    return "more or larger devices, a smaller model" + other.get(
-        estimate.way, ', or a base in four bits (sft.finetuning_type="qlora")'
-    )
+    four_bits = f', or a base in four bits ({estimate.method}.finetuning_type="qlora")'
+    return "more or larger devices, a smaller model" + other.get(estimate.way, four_bits)
 
 
 def _memory(estimate: Estimate) -> str:

@@ -20,7 +20,7 @@ from .corpus import arrow_schema, dataset_batches, is_dataset, keep_partitions, 
 from .data_files import SAMPLE, data_files
 from .job_folder import JobFolder
 from .memory_trace import BatchShape
-from .packing import IGNORED, Plan, Step
+from .packing import IGNORED, Batch, Plan, Step
 from .parts import Row, file_rows
 
 if TYPE_CHECKING:
@@ -213,33 +213,41 @@ def look(job: recipe.Job, drawn: Sample) -> Data:
     plan = method.plan(job)
     scaled = _Scaled(plan, share)
     total = recipe.total_steps(method, job, scaled)
-    seen = [plan.counts(index) for index in range(plan.steps_per_epoch)]
-    looked = range(min(total, plan.steps_per_epoch) if share == 1.0 else plan.steps_per_epoch)
-    shape = shape_of(plan, looked, job.request.workers)
+    epoch = range(plan.steps_per_epoch)
+    batches = _batches(plan, epoch, job.request.workers)
+    shape = shape_of(plan, epoch[:total] if share == 1.0 else epoch, job.request.workers)
     if share < 1.0:
         limit = _longest(job) - 1
         shape = replace(shape, width=limit, supervised=round(shape.supervised * limit / shape.width))
-    epoch, targets, tokens = len(seen), sum(one for one, _ in seen), sum(one for _, one in seen)
+    tokens, targets = sum(plan.counts(index)[1] for index in epoch), sum(map(_supervised, batches))
     return Data(
         tokens=round(tokens / share),
         targets=round(targets / share),
         epoch_steps=scaled.steps_per_epoch,
         total_steps=total,
         shape=shape,
-        width=tokens / (epoch * job.request.loop.rows * job.request.loop.accumulation * job.request.workers),
+        width=tokens / sum(len(batch.input_ids) for batch in batches),
         share=share,
     )
 
 
 def shape_of(plan: Plan, steps: Iterable[int], ranks: int) -> BatchShape:
     """Return the largest micro-batch of some steps, in each direction."""
-    batches = [batch for step in steps for rank in range(ranks) for batch in plan.step(step, rank).batches]
+    batches = _batches(plan, steps, ranks)
     return BatchShape(
         rows=max(batch.input_ids.shape[0] for batch in batches),
         width=max(batch.input_ids.shape[1] for batch in batches),
-        supervised=max(1, *(int((batch.labels != IGNORED).sum()) for batch in batches)),
+        supervised=max(1, *map(_supervised, batches)),
         packed=any(batch.position_ids is not None for batch in batches),
     )
+
+
+def _batches(plan: Plan, steps: Iterable[int], ranks: int) -> list[Batch]:
+    return [batch for step in steps for rank in range(ranks) for batch in plan.step(step, rank).batches]
+
+
+def _supervised(batch: Batch) -> int:
+    return int((batch.labels != IGNORED).sum())
 
 
 def _longest(job: recipe.Job) -> int:
@@ -247,7 +255,7 @@ def _longest(job: recipe.Job) -> int:
     train = job.request.train
     if train.method == "sfft":
         return train.sfft.max_length + 1
-    return train.sft.max_seq_length + train.sft.packing
+    return train.fine_tuning.max_seq_length + train.packs
 
 
 class _Scaled:

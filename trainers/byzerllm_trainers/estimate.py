@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.parameters import read
 
 from . import recipe
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
     from .loop_settings import LoopSettings
     from .machine import Machine
-
-ESTIMATED = ("sft", "sfft")
-"""Methods whose steps are traced; a preference's step computes the base, too."""
 
 ASSUMED_MFU = 0.4
 """Share of a GPU's peak that training reaches where no earlier job says: usual for models of 1 B weights and more."""
@@ -71,7 +67,8 @@ class Estimate:
     """What a job will take.
 
     Attributes:
-        way: ``sfft``, or how ``sft`` fine-tunes: ``lora``, ``dora``, ``qlora`` or ``full``.
+        method: ``sft``, ``sfft`` or ``dpo``.
+        way: ``sfft``, or how the others fine-tune: ``lora``, ``dora``, ``qlora`` or ``full``.
         workers: Ranks.
         model: Its counts.
         need: Memory of one worker.
@@ -85,6 +82,7 @@ class Estimate:
         changes: What would make it fit, if it does not; the largest alone first, at last all together.
     """
 
+    method: str
     way: str
     workers: int
     model: Model
@@ -129,11 +127,6 @@ def estimate(
         ByzerError: whatever would keep the job from running, as `submit.submit` says it.
     """
     train = read(TrainParameters, parameters)
-    if train.method not in ESTIMATED:
-        raise ByzerError(
-            f"{train.method} is not estimated yet",
-            do=f"estimate sft/{train.family} with twice the rows: a pair is two",
-        )
     checked = check_request(train, workers, table=table, partitions=partitions, eval_table=eval_table)
     settings = checked.settings
     gpu = any(machine.gpus for machine in machines)
@@ -143,14 +136,16 @@ def estimate(
     with prepared(_where_it_runs(request), drawn, checked.partitions) as job:
         data = look(job, drawn)
         method = recipe.find(train.method)
+        extra_forwards = method.objective(job).extra_forwards
         estimator = Estimator(lambda: method.model(job), world=workers, gpu=gpu, stored=_stored(train))
     model = estimator.model(settings)
     need = estimator.need(settings, data.shape)
     room = _room(machines, workers, one_node=train.optimization.one_node)
-    seconds, source = _time(request, model, data, room, earlier)
+    seconds, source = _time(request, model, data, room, earlier, extra_forwards=extra_forwards)
     fits = need.total <= room.memory and need.host <= room.host
     return Estimate(
-        way=train.sft.finetuning_type if train.method == "sft" else "sfft",
+        method=train.method,
+        way=train.fine_tuning.finetuning_type if train.fine_tunes else train.method,
         workers=workers,
         model=model,
         need=need,
@@ -216,6 +211,8 @@ def _time(
     data: Data,
     room: Room,
     earlier: Iterable[JobFolder],
+    *,
+    extra_forwards: int,
 ) -> tuple[float | None, str]:
     """Return the seconds of all steps and what they come from: an earlier job's speed, else the device's peak."""
     for folder in earlier:
@@ -227,7 +224,8 @@ def _time(
     peak = next((peak for part, peak in PEAKS.items() if part in room.device), None)
     if peak is None or model.width == FP32:
         return None, "no earlier job computes alike, and the device's peak is not known"
-    flops = model.flops.of_step(data.tokens, data.targets, data.width) * data.total_steps / data.epoch_steps
+    epoch = model.flops.of_step(data.tokens, data.targets, data.width, extra_forwards)
+    flops = epoch * data.total_steps / data.epoch_steps
     source = f"{flops:.2g} FLOPs at {ASSUMED_MFU:.0%} (assumed) of the device's {peak / 1e12:.0f} TFLOP/s"
     return flops / (request.workers * peak * ASSUMED_MFU), source
 
@@ -241,11 +239,12 @@ def _computes_alike(request: JobRequest, folder: JobFolder) -> bool:
 def _shape_of(request: JobRequest) -> tuple[Any, ...]:
     """Return what decides a job's speed."""
     train, loop = request.train, request.loop
-    keys, sft = train.optimization, train.sft
+    keys = train.optimization
     lengths: tuple[Any, ...] = (train.sfft.max_length,)
-    if train.method == "sft":
-        adapter = (sft.finetuning_type, sft.lora_rank, tuple(sft.target_modules), tuple(sft.modules_to_save))
-        lengths = (sft.max_seq_length, sft.packing, *adapter)
+    if train.fine_tunes:
+        own = train.fine_tuning
+        adapter = (own.finetuning_type, own.lora_rank, tuple(own.target_modules), tuple(own.modules_to_save))
+        lengths = (own.max_seq_length, train.packs, *adapter)
     place = Path(train.local_model_dir).expanduser().absolute()
     return (
         train.pretrained_model_type,
@@ -284,7 +283,8 @@ def _smaller(
     if settings.rows > 1:
         batches = settings.accumulation * settings.rows
         keys = f'{method}.per_device_train_batch_size="1" and {method}.gradient_accumulation_steps="{batches}"'
-        one = replace(shape, rows=1, supervised=min(shape.width, shape.supervised))
+        rows = max(1, shape.rows // settings.rows)  # two of a pair
+        one = replace(shape, rows=rows, supervised=min(rows * shape.width, shape.supervised))
         yield keys, {"rows": 1, "accumulation": batches}, one
     if not settings.gradient_checkpointing:
         yield f'{method}.gradient_checkpointing="true"', {"gradient_checkpointing": True}, shape
@@ -292,7 +292,7 @@ def _smaller(
     if gpu and settings.optim not in NEEDS_GPU_STATE:
         off = {"device": "cpu"}
         stages += [{"stage": 2, "offload_optimizer": off}, {"stage": 3, "offload_optimizer": off, "offload_param": off}]
-    no_third = settings.torch_compile or (method == "sft" and train.sft.finetuning_type == "qlora")
+    no_third = settings.torch_compile or (train.fine_tunes and train.fine_tuning.finetuning_type == "qlora")
     for zero in (zero for zero in stages if not (no_third and zero["stage"] == 3)):
         section = {"zero_optimization": zero}
         yield f"deepspeedConfig='''{json.dumps(section)}'''", {"deepspeed": settings.deepspeed | section}, shape

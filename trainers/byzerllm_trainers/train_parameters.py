@@ -106,6 +106,16 @@ class TrainParameters(Parameters):
         return chosen
 
     @property
+    def fine_tunes(self) -> bool:
+        """Whether the way to train begins with a finished model, of which it makes an adapter or new weights."""
+        return isinstance(self.optimization, FineTuningParameters)
+
+    @property
+    def packs(self) -> bool:
+        """Whether conversations are packed into rows."""
+        return self.method == "sft" and self.sft.packing
+
+    @property
     def fine_tuning(self) -> FineTuningParameters:
         """The same, of a way that begins with a finished model."""
         keys = self.optimization

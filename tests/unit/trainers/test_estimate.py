@@ -21,7 +21,7 @@ from byzerllm_trainers.job_request import JobRequest
 from byzerllm_trainers.machine import Gpu, Machine, this_machine
 from byzerllm_trainers.memory_need import Estimator
 from byzerllm_trainers.train_parameters import TrainParameters
-from tests.tiny import instructions, make_model, texts
+from tests.tiny import instructions, make_model, preferences, texts
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +33,11 @@ def table(frame: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(frame, preserve_index=False)
 
 
+def rows_for(method: str, count: int) -> pa.Table:
+    """Rows that the method takes."""
+    return table({"sft": instructions, "sfft": texts, "dpo": preferences}[method](count))
+
+
 @pytest.fixture
 def of(tiny_model: Path) -> Any:
     """Estimates a job of the tiny model."""
@@ -41,7 +46,7 @@ def of(tiny_model: Path) -> Any:
         parameters = {"pretrainedModelType": f"{method}/llama", "localModelDir": str(tiny_model)}
         cell = ("deepspeedConfig", "localDataDir", "localModelDir")
         parameters |= {key if key in cell else f"{method}.{key}": value for key, value in keys.items()}
-        rows = None if "localDataDir" in keys else table(instructions(64) if method == "sft" else texts(400))
+        rows = None if "localDataDir" in keys else rows_for(method, 400 if method == "sfft" else 64)
         return estimate(parameters, machines, workers=workers, table=rows)
 
     return of
@@ -58,10 +63,11 @@ def of(tiny_model: Path) -> Any:
         ("sft", {"packing": True}),
         ("sfft", {}),
         ("sfft", {"from_scratch": True}),
+        ("dpo", {"lora_rank": 4}),
     ],
 )
 def test_parameters_are_the_real_models(of: Any, make_job: Any, method: str, keys: dict[str, Any]) -> None:
-    rows = table(instructions(8) if method == "sft" else texts(8))
+    rows = rows_for(method, 8)
     model = recipe.find(method).model(make_job(method, rows, **keys))
     counted = of(method, **keys).model
     assert counted.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -165,10 +171,11 @@ def test_a_tied_head_counts_once(tmp_path: Path) -> None:
         ("sfft", 2, {"max_length": 48, "epoches": 2}),
         ("sfft", 1, {"max_length": 48, "steps_per_epoch": 3}),
         ("sft", 1, {"max_steps": 7}),
+        ("dpo", 2, {"per_device_train_batch_size": 3}),
     ],
 )
 def test_steps_and_tokens_are_the_jobs(of: Any, make_job: Any, method: str, workers: int, keys: dict[str, Any]) -> None:
-    rows = table(instructions(64) if method == "sft" else texts(400))
+    rows = rows_for(method, 400 if method == "sfft" else 64)
     job, method_ = make_job(method, rows, workers, **keys), recipe.find(method)
     method_.prepare(job)
     plan = method_.plan(job)
@@ -176,6 +183,21 @@ def test_steps_and_tokens_are_the_jobs(of: Any, make_job: Any, method: str, work
     assert found.share == 1.0
     assert found.total_steps == recipe.total_steps(method_, job, plan)
     assert found.tokens == sum(plan.counts(index)[1] for index in range(plan.steps_per_epoch))
+
+
+def test_a_pair_is_two_rows_of_a_batch_and_its_answers_are_supervised(of: Any) -> None:
+    data = of("dpo", per_device_train_batch_size=3).data
+    assert data.shape.rows == 6
+    assert data.epoch_steps == 22
+    assert 128 < data.targets < data.tokens
+
+
+def test_a_preference_takes_the_time_of_its_reference_too(of: Any) -> None:
+    gpu = [Machine(64 * GIB, (Gpu("NVIDIA H200", 141 * GIB),))]
+    found = of("dpo", gpu)
+    once = found.model.flops.of_step(found.data.tokens, found.data.targets, found.data.width)
+    epochs = found.data.total_steps / found.data.epoch_steps
+    assert found.seconds > 1.2 * once * epochs / (989e12 * 0.4)
 
 
 def test_of_large_data_a_sample_is_extrapolated_and_rows_may_be_as_long_as_allowed(
