@@ -60,8 +60,10 @@ def parts(estimate: Estimate) -> list[tuple[str, int]]:
 
 
 def size(amount: int) -> str:
-    """Return bytes as people read them: ``1.2 GiB``, ``35 MiB``."""
-    return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"
+    """Return bytes as people read them: ``1.2 GiB``, ``35 MiB``, ``204 KiB``."""
+    if amount >= 2**30:
+        return f"{amount / 2**30:.1f} GiB"
+    return f"{amount / 2**20:.0f} MiB" if amount >= 2**20 else f"{amount / 2**10:.0f} KiB"
 
 
 def _verdict(estimate: Estimate) -> str:
@@ -99,8 +101,8 @@ def _memory(estimate: Estimate) -> str:
     shape = estimate.data.shape
     batch = f"{shape.rows} × {shape.width} tokens, {shape.supervised} supervised"
     host = f" · offloaded to the node: {size(need.host)}" if need.host else ""
-    workers = f"{estimate.workers} worker{'s' * (estimate.workers != 1)}"
-    return f"{size(need.total)} at its peak ({phase}) on each of {workers}, batches of {batch}{host}"
+    workers = f"each of {estimate.workers} workers" if estimate.workers > 1 else "one worker"
+    return f"{size(need.total)} at its peak ({phase}) on {workers}, batches of {batch}{host}"
 
 
 def _data(estimate: Estimate) -> str:

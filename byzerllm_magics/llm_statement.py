@@ -116,13 +116,13 @@ def read_training(
     """
     from byzerllm_trainers.train_parameters import TrainParameters
 
-    given = {key: raw[key] for key in ("inputTable", "evalTable") if key in raw}
+    given = {key: raw[key] for key in ("inputTable", "evalTable") if raw.get(key) is not None}
     # Python code has the DataFrame itself
     named = {key: f"a {type(data).__name__}" for key, data in given.items() if not isinstance(data, str)}
     keys = {**raw, **named}
     parameters = read(TrainParameters, keys)
     parameters.require_data()
-    tables = {key: session.rows(data) for key, data in given.items() if data is not None and data != ""}
+    tables = {key: session.rows(data) for key, data in given.items() if not isinstance(data, str) or data}
     return keys, parameters, tables
 
 

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from .machine import Machine
 
 ASSUMED_MFU = 0.4
-"""Share of a GPU's peak that training reaches where no earlier job says: usual for models of 1 B weights and more."""
+"""Share of a device's peak that training reaches where no earlier job says.
+
+Usual on GPUs for models of 1 B weights and more; on CPUs, see the section on estimates in `docs/log.md`.
+"""
 
 WARM_UP_STEPS = 3
 """First steps of an earlier job that say nothing about its speed."""
@@ -44,14 +47,17 @@ class Room:
     Attributes:
         device: E.g. ``NVIDIA H200`` or ``CPU``.
         memory: Bytes that one worker may take.
-        shared_by: Workers that share one node's main memory; 1 on GPUs.
+        shared_by: Workers that share one node's main memory and cores; 1 on GPUs.
         host: Bytes of main memory that one worker may take.
+        flops: FLOP/s of one worker by bytes of a number: the data sheet's, or what was measured of a CPU; where neither
+            is known, there is no entry.
     """
 
     device: str
     memory: int
     shared_by: int
     host: int
+    flops: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -200,9 +206,11 @@ def _room(machines: Sequence[Machine], workers: int, *, one_node: bool) -> Room:
     together = workers if one_node else -(-workers // len(hosts))
     host = min(machine.memory for machine in hosts) // together
     if not gpus:
-        return Room("CPU", host, together, host)
+        slowest = min((machine.cpu_flops for machine in hosts), key=lambda flops: flops.get(FP32, 0.0))
+        return Room("CPU", host, together, host, {width: all_cores / together for width, all_cores in slowest.items()})
     smallest = min(gpus, key=lambda gpu: gpu.memory)
-    return Room(smallest.name, smallest.memory, 1, host)
+    peak = next((peak for part, peak in PEAKS.items() if part in smallest.name), None)
+    return Room(smallest.name, smallest.memory, 1, host, {2: peak} if peak else {})
 
 
 def _time(
@@ -221,12 +229,13 @@ def _time(
             return data.total_tokens / statistics.median(
                 speeds
             ), f"the speed of job {folder.name}, which computes alike"
-    peak = next((peak for part, peak in PEAKS.items() if part in room.device), None)
-    if peak is None or model.width == FP32:
+    peak = room.flops.get(model.width)
+    if peak is None:
         return None, "no earlier job computes alike, and the device's peak is not known"
     epoch = model.flops.of_step(data.tokens, data.targets, data.width, extra_forwards)
     flops = epoch * data.total_steps / data.epoch_steps
-    source = f"{flops:.2g} FLOPs at {ASSUMED_MFU:.0%} (assumed) of the device's {peak / 1e12:.0f} TFLOP/s"
+    of_what = f"of the device's {peak / 1e12:.0f}" if request.gpu else f"of a worker's {peak / 1e12:.2g} measured"
+    source = f"{flops:.2g} FLOPs at {ASSUMED_MFU:.0%} (assumed) {of_what} TFLOP/s"
     return flops / (request.workers * peak * ASSUMED_MFU), source
 
 

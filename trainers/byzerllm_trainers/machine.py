@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -24,14 +27,17 @@ class Machine:
     Attributes:
         memory: Bytes of main memory that a process here may take: a container's limit counts.
         gpus: Its GPUs.
+        cpu_flops: FLOP/s that all its cores do together, by bytes of a number: 4 in fp32, 2 in bf16. Empty: it has
+            GPUs, or nobody has measured.
     """
 
     memory: int
     gpus: tuple[Gpu, ...] = ()
+    cpu_flops: Mapping[int, float] = field(default_factory=dict)
 
 
 def this_machine() -> Machine:
-    """Describe the machine that this process runs on."""
+    """Describe the machine that this process runs on; without GPUs, its cores are measured in a fifth of a second."""
     import psutil
     import torch
 
@@ -39,4 +45,25 @@ def this_machine() -> Machine:
     memory = min([int(psutil.virtual_memory().total), *(int(limit) for limit in limits if limit.isdigit())])
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     found = [torch.cuda.get_device_properties(index) for index in range(count)]
-    return Machine(memory, tuple(Gpu(each.name, int(each.total_memory)) for each in found))
+    gpus = tuple(Gpu(each.name, int(each.total_memory)) for each in found)
+    return Machine(memory, gpus, {} if gpus else {4: _cpu_flops("float32"), 2: _cpu_flops("bfloat16")})
+
+
+def _cpu_flops(dtype: str) -> float:
+    """Return the FLOP/s of a product of matrices of the size that training has."""
+    import torch
+
+    size, threads = 1024, torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)  # Ray gives a task that asks for no CPU one thread
+    try:
+        with torch.inference_mode():
+            matrix = torch.ones(size, size, dtype=getattr(torch, dtype))
+            matrix @ matrix
+            best, until = float("inf"), time.perf_counter() + 0.1
+            while time.perf_counter() < until:
+                begun = time.perf_counter()
+                matrix @ matrix
+                best = min(best, time.perf_counter() - begun)
+    finally:
+        torch.set_num_threads(threads)
+    return 2 * size**3 / best

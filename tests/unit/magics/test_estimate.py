@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from byzerllm_magics.cluster import connection, jobs, machines
+from byzerllm_trainers import machine
 from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.job_request import JobRequest
 from byzerllm_trainers.machine import Machine
@@ -23,6 +24,8 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(connection, "connect", refused)
     monkeypatch.setattr(connection, "runs", lambda _address: False)
+    here = Machine(2**34, cpu_flops={4: 1e11, 2: 3e11})
+    monkeypatch.setattr(machine, "this_machine", lambda: here)
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def test_a_cell_is_estimated_without_a_cluster(run: Any, shell: Any, cell: str) 
     assert text.startswith("Fits: a worker needs ")
     assert "this machine alone: no cluster is running" in text
     assert all(name in text for name in ("parameters", "weights", "optimizer", "logits", "process", "steps", "disk"))
-    assert "unknown: no earlier job computes alike" in text
+    assert "40% (assumed)" in text
     assert shell.user_ns["found"] is ran.value
     assert ran.value.estimate.data.total_steps == 2
 

@@ -135,6 +135,17 @@ def test_training_takes_the_table_the_workers_and_the_owner(session: Session, su
     assert session.job("sft-demo").folder.root == found.folder.root
 
 
+@pytest.mark.parametrize("kind", [pd.DataFrame, pa.table])
+def test_training_takes_a_table_itself(session: Session, submitted: dict[str, Any], kind: Any) -> None:
+    keys = {"pretrainedModelType": "sft/llama", "localModelDir": "m"}
+    rows = kind({"instruction": ["a", "b"], "output": ["c", "d"]})
+    session.run(keys, inputTable=rows, evalTable=None)
+    assert submitted["table"].column("output").to_pylist() == ["c", "d"]
+    assert submitted["eval_table"] is None
+    session.run(keys, inputTable=rows, evalTable=rows)
+    assert submitted["eval_table"].num_rows == 2
+
+
 @pytest.mark.parametrize(
     ("keys", "what"),
     [

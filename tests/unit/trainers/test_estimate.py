@@ -335,6 +335,18 @@ def test_on_a_known_gpu_time_comes_from_its_peak_and_it_computes_in_bf16(of: Any
     assert (found.room.device, found.model.width) == ("NVIDIA H200", 2)
 
 
+def test_without_a_gpu_time_comes_from_what_the_cores_were_measured_to_do(of: Any) -> None:
+    node = Machine(64 * GIB, cpu_flops={4: 100e9, 2: 300e9})
+    once, half = of("sfft", [node], bf16=False), of("sfft", [node], bf16=True)
+    assert once.seconds is not None
+    assert half.seconds == pytest.approx(once.seconds / 3)
+    assert "0.1 measured" in once.seconds_from
+    shared = of("sfft", [node], workers=2, bf16=False)
+    assert shared.room.flops[4] == 50e9
+    alone = of("sfft", [node, node], workers=2, bf16=False)
+    assert alone.seconds == pytest.approx(shared.seconds / 2)
+
+
 @pytest.mark.parametrize("stage", [0, 2])
 def test_a_checkpoint_is_as_large_as_it_says(
     group: None, of: Any, tiny_model: Path, folder: JobFolder, stage: int
@@ -368,5 +380,8 @@ def test_what_would_keep_the_job_from_running_is_the_same_error(of: Any, keys: d
         of("sft", **keys)
 
 
-def test_this_machine_has_memory() -> None:
-    assert this_machine().memory > 2**28
+def test_this_machine_has_memory_and_something_to_compute_with() -> None:
+    here = this_machine()
+    assert here.memory > 2**28
+    assert here.gpus or set(here.cpu_flops) == {2, 4}
+    assert all(flops > 1e9 for flops in here.cpu_flops.values())
