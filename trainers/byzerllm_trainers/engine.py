@@ -142,6 +142,8 @@ def start_engine(model: nn.Module, settings: LoopSettings, folder: JobFolder) ->
     kind = precision(settings)
     if kind == "bf16" and not on_gpu:
         attend_in_fp32(model)
+    if settings.zero_stage < 3:
+        fuse_adapter(model)
     optimizer = build_optimizer(model, settings)
     config = {
         "steps_per_print": 10**9,
@@ -162,6 +164,14 @@ def start_engine(model: nn.Module, settings: LoopSettings, folder: JobFolder) ->
         # its first real one 26 % too short
         engine.optimizer.optimizer.state.clear()
     return engine
+
+
+def fuse_adapter(model: nn.Module) -> None:
+    """Compute a peft model's LoRA layers each as one operation (`lora_linear`)."""
+    if hasattr(model, "peft_config"):
+        from .lora_linear import fuse_lora
+
+        fuse_lora(model)
 
 
 def optimizer_step(engine: Any, settings: LoopSettings, learning_rate: float) -> float:

@@ -46,22 +46,21 @@ class NextToken:
 
     def summed_loss(self, model: Any, batch: Batch) -> torch.Tensor:
         """Return the sum over the batch's supervised tokens."""
-        from torch.nn.functional import cross_entropy
+        from .cross_entropy import summed_cross_entropy
 
-        logits, labels = supervised(model, batch)
-        return cross_entropy(logits, labels, reduction="sum")
+        return summed_cross_entropy(*supervised(model, batch))
 
     def scores(self, model: Any, batch: Batch) -> tuple[float, int, int]:
         """Return the summed loss, how many tokens are the likeliest by the model, and how many there are."""
-        from torch.nn.functional import cross_entropy
+        from .cross_entropy import summed_cross_entropy
 
         logits, labels = supervised(model, batch)
-        loss = cross_entropy(logits, labels, reduction="sum").item()
+        loss = summed_cross_entropy(logits, labels).item()
         return loss, int((logits.argmax(-1) == labels).sum()), len(labels)
 
 
 def supervised(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits ``[supervised, vocabulary]`` in fp32 and the labels ``[supervised]`` of a batch.
+    """Return the logits ``[supervised, vocabulary]`` and the labels ``[supervised]`` of a batch.
 
     Args:
         model: A causal language model, or a DeepSpeed engine around one.
@@ -85,7 +84,7 @@ def supervised(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         logits = model(**_inputs(batch, device), use_cache=False).logits
     finally:
         hook.remove()
-    return logits.float(), labels[chosen]
+    return logits, labels[chosen]
 
 
 def _inputs(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:

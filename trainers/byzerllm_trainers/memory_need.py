@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from byzerllm_adapters.loading import in_four_bits, shapes_only
 
 from .attention import attend_in_fp32
-from .engine import precision
+from .engine import fuse_adapter, precision
 from .flops import ModelFlops, model_flops
 from .memory import FP32, NF4, Layout, Parts, layout_of, on_host, phases
 from .memory_trace import BatchShape, Moment, trace_optimizer, trace_step
@@ -155,7 +155,7 @@ class Estimator:
         import torch
 
         kind = self.kind(settings)
-        key = (kind, settings.gradient_checkpointing, settings.neftune, shape)
+        key = (kind, settings.gradient_checkpointing, settings.neftune, settings.zero_stage == 3, shape)
         if key not in self._traces:
             model = copy.deepcopy(self._model)
             model.to({"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[kind])
@@ -163,6 +163,8 @@ class Estimator:
                 apply_model_options(model, replace(settings, torch_compile=False))
             if kind == "bf16" and not self._gpu:
                 attend_in_fp32(model)
+            if settings.zero_stage < 3:
+                fuse_adapter(model)
             self._traces[key] = trace_step(model.train(), shape)
         return self._traces[key]
 

@@ -52,7 +52,7 @@ class Moment:
 def trace_step(model: nn.Module, shape: BatchShape) -> list[Moment]:
     """Return the moments of a micro-batch that can be its largest: for each number of gradients done, the peak.
 
-    The loss is `loss.NextToken`'s: the head sees supervised positions only, and their logits are taken to fp32.
+    The loss is `loss.NextToken`'s: the head sees supervised positions only.
     A gradient leaves the count as soon as it is done, since where it goes depends on ZeRO's stage.
 
     Args:
@@ -61,7 +61,8 @@ def trace_step(model: nn.Module, shape: BatchShape) -> list[Moment]:
     """
     import torch
     from torch._subclasses import FakeTensorMode
-    from torch.nn.functional import cross_entropy
+
+    from .cross_entropy import summed_cross_entropy
 
     base = base_of(model)
     vocabulary = int(base.get_output_embeddings().out_features)
@@ -81,7 +82,7 @@ def trace_step(model: nn.Module, shape: BatchShape) -> list[Moment]:
                 if parameter.requires_grad:
                     parameter.register_post_accumulate_grad_hook(count.gradient_done)
             logits = model(input_ids=ids, **positions, use_cache=False).logits
-            cross_entropy(logits.float(), chosen, reduction="sum").backward()
+            summed_cross_entropy(logits, chosen).backward()
     return count.moments()
 
 

@@ -109,4 +109,4 @@ def _log_probabilities(model: Any, batch: Batch) -> torch.Tensor:
     from torch.nn.functional import cross_entropy
 
     logits, labels = supervised(model, batch)
-    return -cross_entropy(logits, labels, reduction="none")
+    return -cross_entropy(logits.float(), labels, reduction="none")

@@ -37,8 +37,8 @@ def test_it_holds_what_the_real_forward_keeps_for_backward(tiny_model: Path) -> 
         logits = model(input_ids=torch.zeros(SHAPE.rows, SHAPE.width, dtype=torch.long), use_cache=False).logits
     every = BatchShape(SHAPE.rows, SHAPE.width, SHAPE.rows * SHAPE.width)
     moments = trace_step(shapes(tiny_model), every)
-    before_loss = moments[0].activations
-    assert sum(kept.values()) == pytest.approx(before_loss, rel=0.1)
+    at_the_loss = moments[0].activations
+    assert sum(kept.values()) <= at_the_loss <= 1.2 * sum(kept.values()), "and what the head's gradients begin with"
     assert logits.shape[-1] == VOCABULARY
 
 
