@@ -102,7 +102,7 @@ def _looked_up(name: str, node: exp.Table, tables: Callable[[str], Table]) -> Ta
         raise placed(error, node) from None
     if not table.column_names:
         what = f"the table {name} is empty: it has no columns"
-        raise placed(SqlError(what, do="make it of what has some"), node)
+        raise placed(SqlError(what, do="look at the file or the DataFrame that it is made of"), node)
     return table
 
 
