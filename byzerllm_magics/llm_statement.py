@@ -33,8 +33,10 @@ def deploy(session: Session, raw: Mapping[str, object]) -> Deployment:
     from byzerllm_adapters.registry import check_name
 
     from .cluster import deployments
+    from .tables.function_names import check_model_name
 
     parameters = read(InferParameters, raw)
+    check_model_name(parameters.udf_name)
     check_name(parameters.pretrained_model_type)
     tell_notes(parameters)
     folder = parameters.local_model_dir

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from .llm_functions import name_answers
+from .own_answers import use_own_answers
 from .table import HIDDEN_PREFIX, Table
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def carry_errors(query: exp.Query, tables: Callable[[str], Table], calls: Calls)
 
     query = query.copy()
     name_answers(query, calls)
+    use_own_answers(query, tables, calls)
     carried: dict[int, set[str]] = {}
     for scope in traverse_scope(query):  # each behind those that it reads from
         sources = {alias.lower(): _answers(source, tables, carried) for alias, source in scope.sources.items()}

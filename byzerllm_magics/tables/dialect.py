@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from sqlglot import exp
+from sqlglot import ErrorLevel, UnsupportedError, exp
+from sqlglot.errors import SqlglotError
 
 from .parsing import place, placed
 from .spark import SPARK
 from .spark_operators import Types, rewritten
 from .spark_rows import is_generator, make_rows
 from .sql_error import SqlError
+
+_UNTRANSLATABLE = (SqlglotError, LookupError, AttributeError, TypeError, ValueError)
+"""What sqlglot raises of what it cannot write: the others come of its own code, of calls that lack an argument."""
 
 
 def to_duckdb(query: exp.Query, types: Types) -> exp.Query:
@@ -26,7 +32,8 @@ def to_duckdb(query: exp.Query, types: Types) -> exp.Query:
         SqlError: something has no counterpart.
     """
     for select in list(query.find_all(exp.Select)):
-        name_columns(select)
+        with _read_as_called(select):
+            name_columns(select)
         _sort(select)
         _group(select)
     for values in list(query.find_all(exp.Values)):
@@ -35,20 +42,51 @@ def to_duckdb(query: exp.Query, types: Types) -> exp.Query:
     return _rewritten(query, types)
 
 
+def as_written(query: exp.Query) -> str:
+    """Return a translated query's text.
+
+    Raises:
+        SqlError: a part has no counterpart, with its place.
+    """
+    with _read_as_called(query):
+        return str(query.sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE, comments=False))
+
+
 def seed_of(query: exp.Query) -> float | None:
     """Return what DuckDB's random numbers begin with, from -1 to 1, where a query says rand(seed)."""
     seeds = [node.this.sql() for node in query.find_all(exp.Rand) if node.this]
     return zlib.crc32(" ".join(seeds).encode()) / 2**31 - 1 if seeds else None
 
 
+@contextmanager
+def _read_as_called(node: exp.Expression) -> Iterator[None]:
+    """Turn what sqlglot raises of a part into an error at the function that it is."""
+    try:
+        yield
+    except SqlError as error:
+        raise placed(placed(error, node), node.parent or node) from None  # what sqlglot adds has no place of its own
+    except _UNTRANSLATABLE as error:
+        functions = reversed(list(node.find_all(exp.Func)))  # the innermost first
+        guilty = next((function for function in functions if not _can_be_written(function)), node)
+        where = " ".join(str(error).split()) if isinstance(error, UnsupportedError) else ""
+        do = "see which arguments it takes in Spark"
+        raise SqlError("this call cannot be translated", where=where, do=do, **place(guilty)) from None
+
+
+def _can_be_written(node: exp.Expression) -> bool:
+    try:
+        node.sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE)
+    except _UNTRANSLATABLE:
+        return False
+    return True
+
+
 def _rewritten(query: exp.Query, types: Types) -> exp.Query:
     """Rewrite functions and operators, the innermost first."""
     for node in reversed(list(query.walk())):
         parent, key, index = node.parent, node.arg_key, node.index
-        try:
+        with _read_as_called(node):
             new = rewritten(node, types)
-        except SqlError as error:
-            raise placed(error, node) from None
         if new is not node and parent is not None and key is not None:
             parent.set(key, new, index=index)
     return query
@@ -69,7 +107,9 @@ def spark_name(projection: exp.Expression) -> str:
         return str(projection.this)
     if isinstance(projection, exp.Count) and isinstance(projection.this, exp.Star):
         return "count(1)"
-    text = projection.sql(dialect=SPARK, normalize_functions="lower", comments=False)
+    text = projection.sql(
+        dialect=SPARK, normalize_functions="lower", comments=False, unsupported_level=ErrorLevel.IGNORE
+    )
     return f"({text})" if isinstance(projection, exp.Binary) and not isinstance(projection, exp.Paren) else text
 
 

@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sqlglot import exp
 
+from .llm_functions import FUNCTIONS as LLM_FUNCTIONS
 from .llm_functions import LLM_ERROR, LLM_ERROR_HELP
 from .parsing import function_name, place
 from .spark import SPARK
-from .spark_functions import GENERATORS, NAMES
+from .spark_functions import GENERATORS, NAMES, REFUSED
 from .sql_error import SqlError
 from .table import HIDDEN_PREFIX, Table
 
 Sources = Mapping[str, Table]
 _FUNCTIONS = [name.lower() for name in SPARK.parser_class.FUNCTIONS]
+_OURS = [*(name for name in sorted(NAMES) if name not in REFUSED), *LLM_FUNCTIONS]
 _CAST = 'cast one of them, e.g. cast(x as double); load csv with inferSchema="true" makes numbers of digits'
 
 
@@ -56,14 +58,25 @@ def _no_column(match: re.Match[str], query: exp.Query, sources: Sources) -> SqlE
     if name.startswith(HIDDEN_PREFIX):
         what = f"{LLM_ERROR}, and {name.removeprefix(HIDDEN_PREFIX)!r} is none"
         return SqlError(what, do=LLM_ERROR_HELP, **place(_identifier(query, name)))
-    columns = list(dict.fromkeys(column for table in sources.values() for column in table.column_names))
-    columns += [alias.alias for alias in query.find_all(exp.Alias) if alias.alias not in columns]
-    columns = [column for column in columns if not column.startswith("__")]  # stages of model calls
+    written = _identifier(query, name)
+    columns = _columns(query, written, sources)
     return SqlError(
         f"no column {name!r}",
         do=_near(name, columns) or (f"columns: {_listed(columns)}" if columns else "name the tables after from"),
-        **place(_identifier(query, name)),
+        **place(written),
     )
+
+
+def _columns(query: exp.Query, written: exp.Expression | None, sources: Sources) -> list[str]:
+    """Return what a name could have meant: columns of the tables and of inner queries.
+
+    What the query itself makes is known to `order by` and the like alone.
+    """
+    clause = written.find_ancestor(exp.Order, exp.Group, exp.Having, exp.Select) if written else None
+    own = [] if clause and not isinstance(clause, exp.Select) else query.selects
+    made = [alias.alias for alias in query.find_all(exp.Alias) if not any(alias is each for each in own)]
+    read = [column for table in sources.values() for column in table.column_names]
+    return [column for column in dict.fromkeys([*read, *made]) if not column.startswith("__")]  # stages of model calls
 
 
 def _listed(names: list[str]) -> str:
@@ -83,11 +96,16 @@ def _no_table(match: re.Match[str], query: exp.Query, sources: Sources) -> SqlEr
 
 def _no_function(match: re.Match[str], query: exp.Query, _sources: Sources) -> SqlError:
     name = match["name"].lower()
-    return SqlError(
-        f"no function {name!r}",
-        do=_near(name, NAMES) or _near(name, _FUNCTIONS, 0.8) or "a deployed model is a function too: deploy it first",
-        **place(_function(query, name)),
-    )
+    near = _near(name, _OURS, 0.75) or _near(name, _FUNCTIONS, 0.8)
+    if name in _FUNCTIONS:  # one of Spark's
+        return SqlError(f"{name} does not exist here", do=near, **place(_function(query, name)))
+    do = near or "a deployed model is a function too: deploy it first"
+    return SqlError(f"no function {name!r}", do=do, **place(_function(query, name)))
+
+
+def _not_an_answer(match: re.Match[str], query: exp.Query, _sources: Sources) -> SqlError:
+    written = (node for node in query.walk() if node.meta.get("function") == match["name"])
+    return SqlError(match[0], **place(next(written, None)))
 
 
 def _no_overload(match: re.Match[str], query: exp.Query, _sources: Sources) -> SqlError:
@@ -99,6 +117,14 @@ def _no_overload(match: re.Match[str], query: exp.Query, _sources: Sources) -> S
 def _not_comparable(match: re.Match[str], query: exp.Query, _sources: Sources) -> SqlError:
     one, other = (match[name].replace("_LITERAL", "") for name in ("one", "other"))
     return SqlError(f"{one} and {other} cannot be compared", do=_CAST, **place(_only(query, *_COMPARISONS)))
+
+
+def _not_joined(match: re.Match[str], query: exp.Query, _sources: Sources) -> SqlError:
+    """Say it of the columns of one name that `natural join` and `using` compare."""
+    joins = (join for join in query.find_all(exp.Join) if join.method or join.args.get("using"))
+    joined = next((join.this.args.get("alias") or join.this for join in joins), None)
+    what = f"the columns {match['name']!r} have types that cannot be compared" if joined else match[0]
+    return SqlError(what, do=_CAST, **place(joined))
 
 
 def _ambiguous(match: re.Match[str], query: exp.Query, _sources: Sources) -> SqlError:
@@ -136,14 +162,17 @@ _KNOWN: tuple[tuple[str, Callable[[re.Match[str], exp.Query, Sources], SqlError]
     (r"argument types '(?P<name>[^(]+)\((?P<kinds>.*)\)'", _no_overload),
     (r'function call "(?P<name>[^("]+)\((?P<kinds>.*)\)"', _no_overload),
     (r"Cannot compare values of type (?P<one>.+?) and type (?P<other>.+?) - ", _not_comparable),
+    (r"(?:Type|Could not convert) .* when casting from source column (?P<name>\w+)", _not_joined),
     (r"UNNEST\(\) can only be applied to lists.* not (?P<kind>.*)", _not_a_list),
     (r'Ambiguous reference to column name "(?P<name>[^"]*)" \(use: (?P<use>[^)]*)\)', _ambiguous),
     (r'column "(?P<name>[^"]*)" must appear in the GROUP BY', _not_grouped),
+    (r"(?P<name>llm_\w+) (?:takes an answer|continues) .*", _not_an_answer),
 )
 
 
 def _near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     by_lower = {each.lower(): each for each in names}
+    by_lower.pop(name.lower(), None)
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
     return f'did you mean "{by_lower[near[0]]}"?' if near else ""
 

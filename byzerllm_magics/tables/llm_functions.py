@@ -25,12 +25,20 @@ def rewrite(query: exp.Expr) -> exp.Expr:
     """
     from sqlglot import exp
 
+    from .parsing import placed
+
     query = query.copy()
     name_answers(query, lambda _: ())
     for node in reversed(list(query.find_all(exp.Anonymous))):  # the innermost first
         build = FUNCTIONS.get(node.name.lower())
-        if build is not None:
-            node.replace(build(list(node.expressions)))
+        if build is None:
+            continue
+        try:
+            new = build(list(node.expressions))
+        except ByzerError as error:
+            raise placed(error, node) from None
+        new.meta.update(node.meta, function=node.name.lower())  # for errors while it runs
+        node.replace(new)
     return query
 
 
@@ -133,19 +141,28 @@ def _stack(arguments: list[exp.Expr]) -> exp.Expr:
 def _result(arguments: list[exp.Expr]) -> exp.Expr:
     """`llm_result(answer)`: the answer's text."""
     [answer] = _exactly(1, "llm_result", arguments, "llm_result(answer)")
-    return _of_answer("llm_result", "json_extract_string(:answer, '$.output')", answer)
+    return _of_answer("llm_result", ":output", answer)
 
 
 def _embedding(arguments: list[exp.Expr]) -> exp.Expr:
     """`llm_embedding(answer)`: the vector that an embedding model answered with."""
     [answer] = _exactly(1, "llm_embedding", arguments, "llm_embedding(answer)")
-    return _of_answer("llm_embedding", "TRY_CAST(json_extract_string(:answer, '$.output') AS DOUBLE[])", answer)
+    return _of_answer("llm_embedding", "TRY_CAST(:output AS DOUBLE[])", answer)
 
 
-def _of_answer(name: str, snippet: str, answer: exp.Expr) -> exp.Expr:
-    """Return what is taken out of an answer; anything else fails the query instead of being NULL."""
+def _of_answer(name: str, form: str, answer: exp.Expr) -> exp.Expr:
+    """Return what is taken out of an answer; anything else fails the query instead of being NULL.
+
+    Args:
+        name: The function.
+        form: What becomes of the answer's ``:output``, a text.
+        answer: The answer.
+    """
+    text = "CAST(:answer AS VARCHAR)"
+    output = form.replace(":output", f"json_extract_string({text}, '$.output')")
     return _duckdb(
-        f"""CASE WHEN :answer IS NULL THEN NULL WHEN json_valid(CAST(:answer AS VARCHAR)) THEN {snippet}
+        f"""CASE WHEN :answer IS NULL THEN NULL
+        WHEN CASE WHEN json_valid({text}) THEN json_exists({text}, '$.output') ELSE false END THEN {output}
         ELSE error(concat('{name} takes an answer of a model, not ', :answer)) END""",
         answer=answer,
     )

@@ -75,7 +75,9 @@ class CsvOptions(Parameters):
         '"', description="What encloses a field; empty: nothing does."
     )
     escape: Annotated[str, AfterValidator(_character_or_none)] = Field(
-        "", description="What takes the next character's meaning away; empty: nothing does."
+        "\\",
+        description="What takes a quote's meaning away within quotes, in files that make no sense with doubled quotes; "
+        "given, in all; empty: nothing does.",
     )
     null_value: str = Field("", alias="nullValue", description="A field that stands for NULL when it is not quoted.")
     multi_line: bool = Field(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
@@ -23,6 +23,7 @@ from .carried_errors import makes_rows
 from .llm_functions import is_call_of, is_llm_function, name_answers, rewrite
 from .staging import Staging
 from .table import Table
+from .written_requests import REQUESTS, check_request
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -34,9 +35,6 @@ Lookup = Callable[[str], Table]
 Run = Callable[[Any, Lookup], Table]
 """Runs a query without model calls over the tables that a function returns by name."""
 
-_REQUESTS = ("llm_param", "llm_stack")
-"""Functions that make a request."""
-
 
 @dataclass
 class Models:
@@ -44,14 +42,14 @@ class Models:
 
     Attributes:
         names: The deployed models.
-        ask: Asks one of them.
+        ask: Asks one of them; None: nobody does, and every answer is NULL.
         calls: How many calls were wanted: one a row that needs one and has what the call is made of.
         failures: Each distinct error, and how many of these calls failed with it.
         ignored: Keywords that a model had no use for.
     """
 
     names: Collection[str]
-    ask: Ask
+    ask: Ask | None
     calls: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     ignored: set[str] = field(default_factory=set)
@@ -64,20 +62,23 @@ class Models:
         """
         from sqlglot import exp
 
+        from .parsing import placed
+
         if not isinstance(node, exp.Anonymous) or is_llm_function(node.name):
             return None
         name = next((m for m in self.names if m == node.name), None)
         name = name or next((m for m in self.names if m.lower() == node.name.lower()), None)
-        if name is None and any(is_call_of(a, request) for a in node.expressions for request in _REQUESTS):
+        if name is None and any(is_call_of(a, request) for a in node.expressions for request in REQUESTS):
             near = difflib.get_close_matches(node.name, self.names, n=1)
-            raise ByzerError(
+            error = ByzerError(
                 f"no model {node.name!r}",
                 where=f"deployed: {', '.join(sorted(self.names)) or 'none'}",
                 do=f"did you mean {near[0]}?" if near else '%%byzerllm run with action="infer" deploys one',
             )
+            raise placed(error, node)
         return name
 
-    def failed(self, model: str, row: int, request: Mapping[str, Any], why: str) -> str:
+    def failed(self, call: exp.Expr, row: int, request: Mapping[str, Any], why: str) -> str:
         """Count a call that failed and return why it did.
 
         Raises:
@@ -85,9 +86,10 @@ class Models:
         """
         self.failures[why] += 1
         if request.get("on_error") == "fail":
-            raise ByzerError(
-                f"{model} failed on row {row}: {why.splitlines()[0]}", do='without on_error="fail" it is NULL'
-            )
+            from .parsing import placed
+
+            what = f"{self.called_by(call)} failed on row {row}: {why.splitlines()[0]}"
+            raise placed(ByzerError(what, do='without on_error="fail" it is NULL'), call)
         return why
 
     def calls_in(self, node: exp.Expr) -> list[exp.Expr]:
@@ -98,7 +100,7 @@ class Models:
 
 
 def run_with_models(query: exp.Expr, tables: Lookup, models: Models, run: Run) -> Table:
-    """Run a query whose `select` lists may call models.
+    """Run a query whose `select` lists may call models; it is run over no rows first, which shows plain mistakes.
 
     Args:
         query: As parsed; it is not changed.
@@ -110,6 +112,8 @@ def run_with_models(query: exp.Expr, tables: Lookup, models: Models, run: Run) -
         ByzerError: a call stands where it cannot (`where`, `group by`, …), a request is wrong, or a call with
             ``on_error="fail"`` failed.
     """
+    if models.ask is not None and models.calls_in(query):
+        run_with_models(query, lambda name: tables(name).without_rows(), replace(models, ask=None), run)
     query, made = query.copy(), dict[str, Table]()
     name_answers(query, models.calls_in)
 
@@ -121,7 +125,7 @@ def run_with_models(query: exp.Expr, tables: Lookup, models: Models, run: Run) -
         if not calls:
             continue
         for call in calls:
-            _check_request(call)
+            check_request(call)
         _ask_calls_for_errors(select, lookup, models)
         table = Staging(select, lookup, models, run).table()
         if select is query:
@@ -168,34 +172,13 @@ def _belongs_to(call: exp.Expr, select: exp.Expr) -> bool:
 
 
 def _misplaced(call: exp.Expr, place: str) -> ByzerError:
-    return ByzerError(
+    from .parsing import placed
+
+    error = ByzerError(
         f"the model {call.name!r} is called {place}",
         do=f"call it in a select of its own: select …, {call.name}(…) as answer from … as answers;",
     )
-
-
-def _check_request(call: exp.Expr) -> None:
-    """Let a map be a request, as if llm_param were around it, and refuse what can be none.
-
-    Raises:
-        ByzerError: a call has another number of arguments than one, or a function that makes no request.
-    """
-    from sqlglot import exp
-
-    form = f'{call.name}(llm_param(map("instruction", question)))'
-    if len(call.expressions) != 1:
-        what = f"the model {call.name!r} takes one request, not {len(call.expressions)} arguments"
-        raise ByzerError(what, do=f"write {form}")
-    [given] = call.expressions
-    if isinstance(given, exp.VarMap | exp.Map):
-        call.set("expressions", [exp.Anonymous(this="llm_param", expressions=[given])])
-    elif isinstance(given, exp.Anonymous) and is_llm_function(given.name) and given.name.lower() not in _REQUESTS:
-        name = given.name.lower()
-        vector = f'llm_embedding({call.name}(llm_param(map("instruction", text, "embedding", true))))'
-        raise ByzerError(
-            f"the model {call.name!r} is called with {name}(…), which makes no request",
-            do=f"write {vector if name == 'llm_embedding' else form}",
-        )
+    return placed(error, call)
 
 
 def _ask_calls_for_errors(select: exp.Expr, tables: Lookup, models: Models) -> None:

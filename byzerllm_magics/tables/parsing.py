@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -11,14 +12,20 @@ from sqlglot import ParseError, exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType
 
+from byzerllm_adapters.errors import ByzerError
+
 from .lexing import Note, tokens_of
 from .spark import SPARK
 from .spark_functions import GENERATORS
 from .sql_error import SqlError
+from .syntax_errors import syntax_error
 
 _QUERY = "a query begins with select, with or from"
 _FILE_FORMATS = ("text", "json", "csv", "parquet", "orc", "delta", "binaryfile")
 _WORD = re.compile(r"[\w ]*")
+_TIME_UNITS = (
+    "year", "quarter", "month", "week", "day", "hour", "minute", "second", "millisecond", "microsecond",
+)  # fmt: skip
 _CHANGES = (exp.DDL, exp.DML, exp.Command, exp.Into, exp.QueryTransform, exp.Set, exp.Pragma, exp.Attach, exp.Copy)
 
 
@@ -28,7 +35,7 @@ def parsed(sql: str, text_of: Callable[[str], str | None], names: Iterable[str],
     try:
         [query] = SPARK.parser().parse(tokens, sql)
     except ParseError as error:
-        raise _syntax_error(sql, error) from None
+        raise syntax_error(sql, tokens, error) from None
     except (SqlglotError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
         # what sqlglot's own code raises of broken queries
         raise SqlError("the query cannot be read", where=" ".join(str(error).split())[:120]) from None
@@ -38,6 +45,7 @@ def parsed(sql: str, text_of: Callable[[str], str | None], names: Iterable[str],
         raise SqlError(f"{tokens[0].text} … is not a query", do=_QUERY, **_token_place(tokens[0]))
     for node in query.walk():
         _refuse(node)
+        _refuse_amounts(node, sql)
     return query
 
 
@@ -67,9 +75,9 @@ def place(node: exp.Expression | None) -> dict[str, Any]:
     return {}
 
 
-def placed(error: SqlError, node: exp.Expression) -> SqlError:
+def placed(error: ByzerError, node: exp.Expression) -> SqlError:
     """Return an error at a node's place, unless it has one."""
-    if error.offset is not None:
+    if isinstance(error, SqlError) and error.offset is not None:
         return error
     return SqlError(error.what, where=error.where, do=error.do, **place(node))
 
@@ -109,18 +117,18 @@ def _refuse(node: exp.Expression) -> None:
             raise SqlError(f"{text[:30]!r} is not a unit", do="write e.g. 'day' or 'month'", **place(node.parent))
 
 
-def _syntax_error(sql: str, error: ParseError) -> SqlError:
-    """Return sqlglot's complaint in the words of its readers."""
-    first = error.errors[0]
-    mark = str(first["highlight"] or "")
-    lines = sql.split("\n")
-    end = sum(len(line) + 1 for line in lines[: first["line"] - 1]) + first["col"]
-    offset = min(max(0, end - len(mark)), max(0, len(sql) - 1))
-    description = str(first["description"] or "")
-    if missing := re.search(r"Required keyword: '(\w+)' missing", description):
-        what = f"something is missing after {mark}" if missing[1] == "this" else f"{mark} lacks its {missing[1]}"
-    elif expected := re.match(r"(Expect(?:ed|ing) .+?)(?: but got .*)?$", description, re.DOTALL):
-        what = f"{expected[1].lower()} after {mark}"
-    else:
-        what = f"unexpected {mark}" if mark else "the query cannot be read"
-    return SqlError(what, do="the query is read in Spark's dialect", offset=offset, length=len(mark))
+def _refuse_amounts(node: exp.Expression, sql: str) -> None:
+    """Raise if a `limit` is no number, or an interval has a unit that there is not."""
+    if isinstance(node, exp.Limit | exp.Offset) and node.expression and (named := node.expression.find(exp.Column)):
+        raise SqlError(f"{node.key} takes a number, not {named.name}", do=f"write {node.key} 10", **place(named))
+    unit = node.args.get("unit") if isinstance(node, exp.Interval) else None
+    if not isinstance(unit, exp.Var) or unit.name.lower().removesuffix("s") in _TIME_UNITS:
+        return
+    near = difflib.get_close_matches(unit.name.lower(), _TIME_UNITS, n=1)
+    written = re.search(rf"\b{re.escape(unit.name)}\b", sql, re.IGNORECASE)  # sqlglot does not keep its place
+    raise SqlError(
+        f"an interval has no unit {unit.name.lower()!r}",
+        do=f'did you mean "{near[0]}"?' if near else f"units: {', '.join(_TIME_UNITS)}",
+        offset=written.start() if written else None,
+        length=len(unit.name),
+    )

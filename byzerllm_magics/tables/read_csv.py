@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
 
 from .blocks import with_blocks
 from .compact import compact
+from .csv_escapes import opened, records, with_escape_of
 from .files import File, readable
 from .text_encoding import check_encoding, in_encoding
 
@@ -49,6 +47,7 @@ def _read(file: File, options: CsvOptions, texts: set[str]) -> pa.Table:
     import pyarrow as pa
 
     with readable(file.name), in_encoding(file, options.encoding):
+        options = with_escape_of(file, options)
         first = _schema_of_first_block(file, options)
         names = _names(file, options, first)
         text = [not options.infer_schema or name in texts for name in names]
@@ -70,7 +69,7 @@ def _schema_of_first_block(file: File, options: CsvOptions) -> pa.Schema:
     import pyarrow as pa
 
     def read(block: int) -> pa.Schema:
-        with _opened(file, options.encoding) as stream:
+        with _opened(file, options) as stream:
             return _reader(stream, options, block).schema
 
     try:
@@ -105,7 +104,7 @@ def _parsed(file: File, options: CsvOptions, types: dict[str, pa.DataType]) -> p
         return pa.table({})
 
     def read(block: int) -> pa.Table:
-        with _opened(file, options.encoding) as stream:
+        with _opened(file, options) as stream:
             reader = _reader(stream, options, block, types)
             return compact(reader, reader.schema)
 
@@ -136,15 +135,15 @@ def _reader(stream: Any, options: CsvOptions, block: int, types: dict[str, pa.Da
     )
 
 
-def _opened(file: File, encoding: str) -> pa.NativeFile:
+def _opened(file: File, options: CsvOptions) -> pa.NativeFile:
     """Return the file as a stream; a small one ends with a line end: Arrow overlooks a single line that does not."""
     import pyarrow as pa
 
-    with file.open(encoding) as stream:
+    with opened(file, options) as stream:
         beginning: bytes = stream.read(_SMALL)
     if len(beginning) < _SMALL:
         return pa.BufferReader(beginning + b"\n" if beginning.strip() else b"")
-    return file.open(encoding)
+    return opened(file, options)
 
 
 def _wider(name: str) -> pa.DataType:
@@ -171,7 +170,7 @@ def _mixed(schemas: Sequence[pa.Schema]) -> set[str]:
 
 def _malformed(file: File, options: CsvOptions, fields: int | None, error: Exception) -> ByzerError:
     """Say which line it is, by reading the file again with a parser that counts them."""
-    for line, record in _records(file, options):
+    for line, record in records(file, options):
         fields = len(record) if fields is None else fields
         if record and len(record) != fields:
             return ByzerError(
@@ -180,23 +179,3 @@ def _malformed(file: File, options: CsvOptions, fields: int | None, error: Excep
                 do="correct the line, or say how fields are written: sep, quote, escape",
             )
     return ByzerError(f"{file.name} is not CSV", where=" ".join(str(error).split())[:160])
-
-
-def _records(file: File, options: CsvOptions) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record with the line that it begins in."""
-    limit = csv.field_size_limit(sys.maxsize)
-    try:
-        with file.open(options.encoding) as stream:
-            reader = csv.reader(
-                io.TextIOWrapper(stream, "utf-8-sig", newline=""),
-                delimiter=options.sep,
-                quotechar=options.quote or None,
-                escapechar=options.escape or None,
-                quoting=csv.QUOTE_MINIMAL if options.quote else csv.QUOTE_NONE,
-            )
-            line = 1
-            for record in reader:
-                yield line, record
-                line = reader.line_num + 1
-    finally:
-        csv.field_size_limit(limit)

@@ -42,18 +42,35 @@ def read_request(text: str) -> dict[str, Any]:
             do='write chat(llm_param(map("instruction", question)))',
         )
     request = {key: value for key, value in written.items() if value is not None}
-    for key in request:
-        if key not in KEYS and not key.startswith(("generation.", "gen.")):
-            near = difflib.get_close_matches(key, KEYS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ByzerError(
-                f"a request has no key {key!r}", do=f"{hint}it has {', '.join(KEYS)} and generation.X for the adapter"
-            )
+    for problem in (*map(key_problem, request), on_error_problem(request.get("on_error"))):
+        if problem:
+            raise problem
     if "instruction" not in written:
-        raise ByzerError("the request has no instruction", do='write llm_param(map("instruction", question))')
-    if request.get("on_error", "null") not in ("null", "fail"):
-        raise ByzerError(f"on_error is {request['on_error']!r}", do='write "fail", or leave it out: NULL and llm_error')
+        raise no_instruction()
     return request
+
+
+def key_problem(key: str) -> ByzerError | None:
+    """Return why a request cannot have a key; None: it can."""
+    if key in KEYS or key.startswith(("generation.", "gen.")):
+        return None
+    near = difflib.get_close_matches(key, KEYS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return ByzerError(
+        f"a request has no key {key!r}", do=f"{hint}it has {', '.join(KEYS)} and generation.X for the adapter"
+    )
+
+
+def on_error_problem(value: object) -> ByzerError | None:
+    """Return what is wrong with a request's `on_error`; None: nothing."""
+    if value in (None, "null", "fail"):
+        return None
+    return ByzerError(f"on_error is {value!r}", do='write "fail", or leave it out: NULL and llm_error')
+
+
+def no_instruction() -> ByzerError:
+    """Return the error of a request that asks nothing."""
+    return ByzerError("the request has no instruction", do='write llm_param(map("instruction", question))')
 
 
 def request_problem(request: Mapping[str, Any], model: str) -> str | None:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
-from sqlglot import ErrorLevel, UnsupportedError, exp
+from sqlglot import exp
 
 from byzerllm_adapters.errors import ByzerError
 
-from .dialect import name_columns, seed_of, to_duckdb
+from .dialect import as_written, name_columns, seed_of, to_duckdb
 from .duckdb_errors import explained
 from .engine import connection, interruptible
-from .parsing import place
+from .parsing import placed
 from .sql_error import SqlError
 from .table import Table
 
@@ -53,11 +53,7 @@ def run(query: exp.Query, tables: Callable[[str], Table]) -> Table:
 def _run(bound: exp.Query, sources: Mapping[str, Table]) -> Table:
     """Translate a query, which is changed, and run it."""
     seed = seed_of(bound)
-    translated = to_duckdb(bound, _types(bound, sources.values()))
-    try:
-        sql = translated.sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE, comments=False)
-    except UnsupportedError as error:
-        raise SqlError("the query cannot be translated", where=" ".join(str(error).split())) from None
+    sql = as_written(to_duckdb(bound, _types(bound, sources.values())))
     scans = {name: table.scannable() for name, table in sources.items()}
     with connection(scans, threads=None if seed is None else 1) as duck:
         if seed is not None:
@@ -101,9 +97,13 @@ def _types(query: exp.Query, tables: Iterable[Table]) -> dict[str, pa.DataType]:
 
 def _looked_up(name: str, node: exp.Table, tables: Callable[[str], Table]) -> Table:
     try:
-        return tables(name)
+        table = tables(name)
     except ByzerError as error:
-        raise SqlError(error.what, where=error.where, do=error.do, **place(node)) from None
+        raise placed(error, node) from None
+    if not table.column_names:
+        what = f"the table {name} is empty: it has no columns"
+        raise placed(SqlError(what, do="look at the file or the DataFrame that it is made of"), node)
+    return table
 
 
 def is_of_with(table: exp.Table) -> bool:

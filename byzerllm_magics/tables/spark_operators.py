@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
-from .spark_functions import applied, filled, translated
+from .spark_functions import check_count, refusal, translated
+from .sql_error import SqlError
+from .sql_templates import applied, filled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +42,7 @@ def is_map(node: exp.Expression, types: Types) -> bool:
         return kind is not None and pa.types.is_map(kind)
     if isinstance(node, exp.Anonymous):
         return node.name.lower() in ("map_concat", "map_from_entries")
-    return isinstance(node, exp.Map | exp.VarMap)
+    return isinstance(node, exp.Map | exp.VarMap | exp.MapFromEntries)
 
 
 def _is_list(node: exp.Expression, types: Types) -> bool:
@@ -54,6 +56,8 @@ def _is_list(node: exp.Expression, types: Types) -> bool:
 
 def _function(node: exp.Anonymous, types: Types) -> exp.Expression:
     name, arguments = node.name.lower(), node.expressions
+    if name in ("size", "cardinality", "reverse"):
+        check_count(name, len(arguments))
     if name in ("size", "cardinality"):
         length = "cardinality" if is_map(arguments[0], types) else "len"
         return filled(f"coalesce({length}(:a), -1)", *arguments)  # Spark's size(NULL) is -1
@@ -72,7 +76,10 @@ def _literal(node: exp.Literal, _types: Types) -> exp.Expression:
 
 
 def _cast(node: exp.Cast, types: Types) -> exp.Expression:
-    """Give NULL for what cannot be cast, and cut fractions off where DuckDB would round; times have no zone."""
+    """Give NULL for what cannot be cast, and cut fractions off where DuckDB would round; times have no zone.
+
+    A decimal of no digits that are said has Spark's ten.
+    """
     import pyarrow as pa
 
     column = types.get(node.this.name.lower()) if isinstance(node.this, exp.Column) else None
@@ -83,7 +90,11 @@ def _cast(node: exp.Cast, types: Types) -> exp.Expression:
         inner = filled("trunc(try_cast(:a as decimal(38, 6)))", node.this)
     else:
         inner = node.this
-    kind = exp.DataType.build("timestamp") if node.is_type("timestamptz", "timestampltz") else node.to
+    kind = node.to
+    if node.is_type("timestamptz", "timestampltz"):
+        kind = exp.DataType.build("timestamp")
+    elif kind.is_type("decimal") and not kind.expressions:
+        kind = exp.DataType.build("decimal(10, 0)")
     return exp.TryCast(this=inner, to=kind)
 
 
@@ -270,6 +281,48 @@ def _percentile(node: exp.Quantile | exp.ApproxQuantile, _types: Types) -> exp.E
     return exp.Anonymous(this=name, expressions=[node.this, node.args["quantile"]])
 
 
+def _series(node: exp.GenerateSeries, types: Types) -> exp.Expression:
+    """Give dates between dates; DuckDB gives times."""
+    start, end, step = (node.args.get(part) for part in ("start", "end", "step"))
+    if not (_is_date(start, types) and _is_date(end, types)):
+        return node
+    step = step or exp.Interval(this=exp.Literal.string("1"), unit=exp.var("day"))
+    return filled("cast(generate_series(:a, :b, :c) as date[])", start, end, step)
+
+
+def _is_date(node: exp.Expression | None, types: Types) -> bool:
+    """Whether an expression is known to be a date: by its form, or as a column of a table."""
+    import pyarrow as pa
+
+    if isinstance(node, exp.Column):
+        kind = types.get(node.name.lower())
+        return kind is not None and bool(pa.types.is_date(kind))
+    if isinstance(node, exp.Paren | exp.Add | exp.Sub):
+        return _is_date(node.this, types)
+    return isinstance(node, exp.CurrentDate | exp.DateFromParts) or (
+        isinstance(node, exp.Cast) and bool(node.to.is_type("date"))
+    )
+
+
+def _joined(node: exp.GroupConcat, _types: Types) -> exp.Expression:
+    """Put nothing between the texts where nothing is said."""
+    if not node.args.get("separator"):
+        node.set("separator", exp.Literal.string(""))
+    return node
+
+
+def _user(_node: exp.Expression, _types: Types) -> exp.Expression:
+    raise refusal("current_user")
+
+
+def _sample(node: exp.TableSample, _types: Types) -> exp.Expression:
+    """Choose row by row; DuckDB would take or leave thousands of rows at a time."""
+    if node.args.get("bucket_numerator"):
+        raise SqlError("tablesample takes a part or a number of rows here", do="write (10 percent) or (100 rows)")
+    node.set("method", exp.var("reservoir" if node.args.get("size") else "bernoulli"))
+    return node
+
+
 def _random(_node: exp.Rand, _types: Types) -> exp.Expression:
     """Leave the seed out: it is set before the query runs."""
     return exp.Rand()
@@ -288,10 +341,13 @@ _RULES: Mapping[type[exp.Expression], Callable[..., exp.Expression]] = {
     exp.Ceil: _whole_number,
     exp.Coalesce: _coalesce,
     exp.CurrentTimestamp: _now,
+    exp.CurrentUser: _user,
     exp.Exists: _exists,
     exp.Extract: _part_of_time,
     exp.Filter: _never_null,
     exp.Floor: _whole_number,
+    exp.GenerateSeries: _series,
+    exp.GroupConcat: _joined,
     exp.If: _if,
     exp.ILike: _like,
     exp.IntDiv: _safe_divisor,
@@ -307,7 +363,9 @@ _RULES: Mapping[type[exp.Expression], Callable[..., exp.Expression]] = {
     exp.Quarter: _of_date,
     exp.Rand: _random,
     exp.Reduce: _reduce,
+    exp.SessionUser: _user,
     exp.Substring: _substring,
+    exp.TableSample: _sample,
     exp.Transform: _transform,
     exp.TryCast: _cast,
     exp.TsOrDsToDate: _date,

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from sqlglot import exp
 
 from .parsing import placed
-from .spark_functions import GENERATORS, filled
+from .spark_functions import GENERATORS, check_count
 from .spark_operators import Types, is_map
 from .sql_error import SqlError
+from .sql_templates import filled
 
 Columns = list[tuple[str, exp.Expression]]
 
@@ -143,6 +144,7 @@ def _columns_of(node: exp.Anonymous, names: Sequence[str], types: Types, *, oute
 
 def _columns(node: exp.Anonymous, names: Sequence[str], types: Types, *, outer: bool) -> Columns:
     name, arguments = node.name.lower(), node.expressions
+    check_count(name, len(arguments))
     outer = outer or name.endswith("_outer")
     kind = name.removesuffix("_outer")
     if kind == "stack":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from byzerllm_adapters.errors import ByzerError
 
 from .branches import any_of, guards
 from .llm_functions import is_call_of, rewrite
@@ -163,6 +165,8 @@ class Staging:
         assert model is not None, "it was found as a call of a model"
         responses: list[str | None] = [None] * len(texts)
         errors: list[str | None] = [None] * len(texts)
+        if models.ask is None:  # a rehearsal
+            return responses, errors
         requests = {}
         for row, text in enumerate(texts):
             if not needed[row]:
@@ -171,17 +175,17 @@ class Staging:
                 errors[row] = reasons[row]
                 continue
             models.calls += 1
-            request = {} if text is None else read_request(text)
+            request = {} if text is None else _read(text, call.node)
             problem = "the request is NULL" if text is None else request_problem(request, model)
             if problem:
-                errors[row] = models.failed(model, row, request, problem)
+                errors[row] = models.failed(call.node, row, request, problem)
             else:
                 requests[row] = request
         answers = models.ask(model, [for_replica(request) for request in requests.values()]) if requests else []
         for (row, request), answer in zip(requests.items(), answers, strict=True):
             why = answer.get("error") or (answer_problem(answer["text"], model) if call.vector else None)
             if why:
-                errors[row] = models.failed(model, row, request, str(why))
+                errors[row] = models.failed(call.node, row, request, str(why))
             else:
                 responses[row] = write_response(request, answer)
                 models.ignored.update(answer["extra"].get("ignored", ()))
@@ -212,6 +216,15 @@ class Staging:
             query.set(clause, wanted and wanted.copy())
         rows = self._run(query, lambda _: Table(stage)).arrow()["__row"]
         return table.take(rows)
+
+
+def _read(text: str, call: exp.Expr) -> dict[str, Any]:
+    from .parsing import placed
+
+    try:
+        return read_request(text)
+    except ByzerError as error:
+        raise placed(error, call) from None
 
 
 def _order_by_answers(select: exp.Expr, models: Models) -> list[exp.Expr]:

@@ -79,6 +79,10 @@ class Table:
         """How many rows each partition has."""
         return [end - begin for begin, end in pairwise(self._bounds)]
 
+    def without_rows(self) -> Table:
+        """Return a table of the same columns, hidden ones included, and no rows."""
+        return Table(self._base.slice(0, 0))
+
     def without_errors(self) -> Table:
         """Return the same rows and partitions without the hidden columns."""
         return self._visible()

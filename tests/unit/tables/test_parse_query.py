@@ -136,11 +136,30 @@ def test_places_are_those_of_the_text_that_was_written() -> None:
         ("select “a” from t", "“ is full-width punctuation", "“"),
         ("select upper（s） from t", "（ is full-width punctuation", "（"),
         ("select 1; select 2", "one query is expected, and another statement follows", "select"),
+        ("select * form t", "unexpected form", "form"),
+        ("select id from t wher id = 1", "unexpected wher", "wher"),
+        ("select id from t limit abc", "limit takes a number, not abc", "abc"),
+        ("select id from t limit 1 offset x", "offset takes a number, not x", "x"),
+        ("select id, dt + interval 1 dayy from t", "an interval has no unit 'dayy'", "dayy"),
+        ("select dt + interval '2' daze from t", "an interval has no unit 'daze'", "daze"),
     ],
 )
 def test_what_is_no_query_is_refused_at_its_place(sql: str, what: str, mark: str | None) -> None:
     error = refused(sql)
     assert (error.what, marked(error, sql)) == (what, mark)
+
+
+@pytest.mark.parametrize(
+    ("sql", "do"),
+    [
+        ("select * form t", "did you mean from?"),
+        ("select count(*) c from t gruop by id", "did you mean group?"),
+        ("select id from t oder by id", "did you mean order?"),
+        ("select dt + interval 1 dayy from t", 'did you mean "day"?'),
+    ],
+)
+def test_a_mistyped_word_is_told_with_the_right_one(sql: str, do: str) -> None:
+    assert refused(sql).do == do
 
 
 @pytest.mark.parametrize(

@@ -156,3 +156,53 @@ def test_a_name_that_is_there_twice_is_an_error(write: Write, refused: Refused) 
     write("a.csv", "a,a\n1,2\n")
     assert refused(load, "csv", "a.csv", {"header": "true"})[0] == "ByzerError: a.csv names two columns 'a'"
     assert columns() == {"_c0": ["a", "1"], "_c1": ["a", "2"]}
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r'"a\"b"', 'a"b'),
+        (r'"\"a\" b"', '"a" b'),
+        (r'"a\", b"', 'a", b'),
+        (r'"a\\\"b"', r"a\"b"),
+        (r'"a""b\"c"', 'a"b"c'),
+        (r'"C:\dir \"x\""', 'C:\\dir "x"'),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_quotes_with_a_backslash_before_them_are_read_as_spark_reads_them(
+    write: Write, written: str, read: str, end: str
+) -> None:
+    write("a.csv", f"a,b,c\n1,{written},C:\\temp{end}")
+    assert columns(header="true") == {"a": ["1"], "b": [read], "c": ["C:\\temp"]}
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('"a""b"', 'a"b'),
+        (r'"C:\dir\"', "C:\\dir\\"),
+        (r'"{""a"": ""\""x\""""}"', r'{"a": "\"x\""}'),
+        (r"C:\dir\new", r"C:\dir\new"),
+        (r'"a\nb"', r"a\nb"),
+    ],
+)
+def test_a_backslash_is_itself_where_quotes_are_doubled(write: Write, written: str, read: str) -> None:
+    write("a.csv", f"a,b\n{written},1\n")
+    assert columns(header="true") == {"a": [read], "b": ["1"]}
+
+
+def test_an_escape_that_is_given_holds_in_all_files(write: Write) -> None:
+    write("a.csv", '"a\\",1"\n')
+    assert columns(escape="\\") == {"_c0": ['a",1']}
+    write("b.csv", '"C:\\",1\n')
+    assert columns("b.csv", escape="") == {"_c0": ["C:\\"], "_c1": ["1"]}
+    write("c.csv", '"a""b",1\n')
+    assert columns("c.csv", escape='"') == {"_c0": ['a"b'], "_c1": ["1"]}
+
+
+def test_an_escape_may_end_a_block(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", 64)
+    lengths = range(200)
+    write("a.csv", "a,b\n" + "".join(f'"{"x" * length}\\"y",1\n' for length in lengths))
+    assert columns(header="true")["a"] == [f'{"x" * length}"y' for length in lengths]

@@ -133,6 +133,19 @@ def test_types_are_those_that_pandas_knows(expression: str, kind: str) -> None:
     assert len(table.df()) == 1
 
 
+def test_a_sample_is_taken_row_by_row() -> None:
+    tables = Catalog()
+    tables["big"] = Table(pa.table({"n": range(20_000)}))
+
+    def count(sample: str) -> int:
+        sql = f"select count(*) as c from big tablesample ({sample}) as t"
+        return run_query(parse_query(sql, NOTHING.get), tables.table).arrow()["c"][0].as_py()
+
+    assert 9_000 < count("50 percent") < 11_000
+    assert count("10 rows") == 10
+    assert refused("select id from t tablesample (bucket 1 out of 2)").what.startswith("tablesample takes")
+
+
 def test_a_sum_that_is_no_int64_is_an_error() -> None:
     assert "out of range" in refused("select sum(9223372036854775807) from t").what
 
@@ -226,6 +239,8 @@ def test_only_the_named_tables_are_asked_for_each_once() -> None:
         ("select chat(s) from t", "no function 'chat'", "deploy it first", "chat"),
         ("select id from t where xs > 1", "BIGINT[] and INTEGER cannot be compared", "cast one of them", "xs"),
         ("select xs + 1 from t", "+ does not take (BIGINT[], INTEGER)", "cast the values", "xs"),
+        ("select id from t natural join (select 'a' as xs) as other",
+         "the columns 'xs' have types that cannot be compared", "cast one of them", "other"),
         ("select sum(xs) from t", "sum does not take (BIGINT[])", "cast the values", "sum"),
         ("select id from t a, t b", "column 'id' is in more than one table", "write a.id or b.id", "id"),
         ("select id, count(*) from t", "column 'id' is neither grouped nor aggregated", "group by id", "id"),
@@ -233,7 +248,7 @@ def test_only_the_named_tables_are_asked_for_each_once() -> None:
         ("select id from t distribute by id", "distribute by has no effect on one table", "TableRepartition", "id"),
         ("select 2147483647 + 1", "Overflow in addition of INT32 (2147483647 + 1)!", "", None),
         ("select 'a' rlike '(?=x)'", "invalid perl operator: (?=", "", None),
-        ("select soundex('a')", "the query cannot be translated", "", None),
+        ("select soundex('a')", "soundex does not exist here", "levenshtein", "soundex"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line_at_its_place(sql: str, what: str, do: str, mark: str | None) -> None:
@@ -245,6 +260,8 @@ def test_what_is_wrong_is_said_in_one_line_at_its_place(sql: str, what: str, do:
 
 def test_columns_are_listed_where_none_is_near() -> None:
     assert refused("select zzzz from t").do == "columns: id, s, x, n, xs, m, st, ts, dt, j"
+    assert refused("select zzzz as other from t").do == "columns: id, s, x, n, xs, m, st, ts, dt, j"
+    assert refused("select id as number from t order by numbr").do == 'did you mean "number"?'
 
 
 def test_an_error_of_the_catalog_keeps_its_advice() -> None:

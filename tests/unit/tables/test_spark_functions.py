@@ -382,12 +382,12 @@ def test_the_present_is_known() -> None:
     [
         ("hash(id)", "hash does not exist here", "md5"),
         ("json_tuple(j, 'a')", "json_tuple does not exist here", "get_json_object"),
-        ("split(s, ',', 2)", "split takes no limit here", "slice"),
+        ("split(s, '[,;]', 2)", "split takes a limit where its separator is one text", "slice"),
         ("date_format(ts, s)", "the date pattern has to be a string here", "write it as one"),
         ("date_format(ts, 'yyyy QQ')", "'QQ' in the date pattern 'yyyy QQ' is not known here", "known are"),
         ("from_json(j, 'a wrong<')", "the schema 'a wrong<' cannot be read", "write e.g."),
         ("regexp_replace(s, 'a', 'b', 2)", "regexp_replace takes three arguments here", "leave the position out"),
-        ("pmod(id)", "an argument is missing", ""),
+        ("split(s, ',', id)", "split takes a limit where its separator is one text", "slice"),
         ("reflect('java.lang.System', 'exit')", "reflect does not exist here", "no code is run here"),
     ],
 )
