@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byzerllm_adapters.errors import ByzerError
@@ -12,6 +13,7 @@ from byzerllm_adapters.parameters import ParameterError, read
 from byzerllm_trainers.train_parameters import TrainParameters
 
 from .language import (
+    Assignment,
     LanguageError,
     Load,
     Problem,
@@ -63,21 +65,30 @@ _NAMED = re.compile(r"\b(?:as\s+`?|outputTable\W+)(\w+)", re.IGNORECASE)
 """What a statement may name that could not be read."""
 
 
+def all_of_run(session: Session, error: ParameterError, statement: RunLLM, text: str) -> LanguageError:
+    """Return what is wrong with the keys of a statement, and beside it a table and a folder that are not there."""
+    beside = _Checker(session, text, unread=False).beside_keys(statement)
+    return problem_error(text, [*at_the_caret(error, text, statement).problems, *beside])
+
+
 class _Checker:
     """What the statements so far would have left behind."""
 
     def __init__(self, session: Session, text: str, *, unread: bool) -> None:
-        self._text = text
+        self._session, self._text = session, text
         self._settings = session.settings
         self._texts: Mapping[str, str] = session.texts()
         names = [*session.table_names(), *(_NAMED.findall(text) if unread else ())]
         self._tables = {name.lower(): name for name in names}
+        self._runs_before = unread  # a statement that may make a model's folder
         self._lines = Lines(text)
 
     def problems(self, statement: Statement) -> Sequence[Problem]:
         """Return what is wrong with the next statement."""
         try:
-            statement = substitute(statement, self._texts.get, names=self._texts, text=self._text)
+            statement = substitute(
+                statement, self._texts.get, names=self._texts, variable=self._session.variable, text=self._text
+            )
         except LanguageError as error:
             self.makes(statement)
             return error.problems
@@ -119,11 +130,35 @@ class _Checker:
                 parameters.require_data()
         except ParameterError as error:
             yield from at_the_caret(error, self._text, statement).problems
+            yield from self.beside_keys(statement)
             return
-        name = getattr(parameters, "input_table", None)
-        if name is not None:
-            [span] = [p.value_span for p in statement.parameters if p.key == "inputTable"]
-            yield from self._of_table(name, span)
+        yield from self._of_tables(statement)
+
+    def beside_keys(self, statement: RunLLM) -> Iterator[Problem]:
+        """Yield what is wrong with the tables and the model folder of a statement whose keys are wrong."""
+        yield from self._of_tables(statement)
+        given = {parameter.key: parameter for parameter in statement.parameters}
+        action = given["action"].value if "action" in given else "finetune"
+        takes_a_folder = difflib.get_close_matches(action, ACTIONS, n=1) in (["infer"], ["finetune"])
+        if "localModelDir" in given and takes_a_folder and not self._runs_before:
+            yield from self._of_folder(given["localModelDir"])
+
+    def _of_folder(self, parameter: Assignment) -> Iterator[Problem]:
+        from byzerllm_adapters.model_folder import check_model_folder
+
+        from .model_places import job_around
+
+        if not parameter.value or job_around(Path(parameter.value)):  # a job may be at it
+            return
+        try:
+            check_model_folder(parameter.value)
+        except ByzerError as error:
+            yield parameter.value_span, error.what, error.do
+
+    def _of_tables(self, statement: RunLLM) -> Iterator[Problem]:
+        for parameter in statement.parameters:
+            if parameter.key in ("inputTable", "evalTable") and parameter.value:
+                yield from self._of_table(parameter.value, parameter.value_span)
 
     def _of_load(self, statement: Load) -> Iterator[Problem]:
         from .tables.load import read_options
@@ -164,6 +199,7 @@ class _Checker:
             case Select(table=str(name)):
                 self._tables[name.lower()] = name
             case RunLLM():
+                self._runs_before = True
                 names = [p.value for p in statement.parameters if p.key == "outputTable"]
                 if any((p.key, p.value) == ("action", "evaluate") for p in statement.parameters):
                     names += [f"{name}_predictions" for name in names]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .language.forms import FORMS
 from .magics import SUBCOMMANDS
+from .query_completion import tables_made, words_of_query
 
 if TYPE_CHECKING:
     from .session import Session
@@ -37,7 +38,6 @@ _OPTIONS = re.compile(
     r"\s+where\s(?:[\s\S]*[\s`])?`?(?P<word>\w*)$",
     re.IGNORECASE,
 )
-_READ = re.compile(r"\b(?:from|join)\s+`?(\w+)", re.IGNORECASE)
 _WORD = re.compile(r"[\w.]*$")
 _BEGINNING = re.compile(r"\s*(?P<word>!?[\w ]*)$")
 _SETUP = re.compile(r"!\s*byzerllm\s+setup\s", re.IGNORECASE)
@@ -59,12 +59,28 @@ class Offer:
     kind: str
 
 
-def complete(session: Session, before: str) -> Offer | None:
+@dataclass(frozen=True)
+class _Cell:
+    """What a cell says besides the statement before the cursor.
+
+    Attributes:
+        name: What the cell is for; empty for a script.
+        after: The rest of the statement.
+        tables: Names of tables, also of those that the cell makes before.
+    """
+
+    name: str
+    after: str
+    tables: tuple[str, ...]
+
+
+def complete(session: Session, before: str, after: str = "") -> Offer | None:
     """Return what may follow a cell's text; None where it is not a cell or a line of ours.
 
     Args:
         session: Knows tables, models and jobs.
         before: The cell's text up to the cursor, its first line included.
+        after: The cell's text behind the cursor.
     """
     if match := _MODEL.search(before):
         return _offer(match["word"], _models(session), "model")
@@ -75,7 +91,7 @@ def complete(session: Session, before: str) -> Offer | None:
         return None
     if match["body"] is None:
         return _of_first_line(match["name"], match["rest"])
-    return _of_body(session, match["name"], match["body"])
+    return _of_body(session, match["name"], match["body"], after)
 
 
 def _of_first_line(name: str, rest: str) -> Offer | None:
@@ -102,17 +118,20 @@ def _of_line(session: Session, name: str | None, word: str) -> Offer | None:
     return _offer(word, names[name](), "name") if name in names else None
 
 
-def _of_body(session: Session, cell: str, body: str) -> Offer | None:
+def _of_body(session: Session, name: str, body: str, after: str) -> Offer | None:
     if match := _REFERENCE.search(body):
         defined = re.findall(r"\bset\s+(\w+)\s*=", body)
         return _offer(match["word"], {**session.texts(), **dict.fromkeys(defined)}, "variable")
-    statement = body[_beginning_of_statement(body) :]
+    begin = _beginning_of_statement(body)
+    statement = body[begin:]
+    tables = (*tables_made(body[:begin]), *session.table_names())
+    cell = _Cell(name, after.partition(";")[0], tables)
     for offers in (_of_names, _of_beginning, _of_query, _of_load, _of_options, _of_value):
         if offer := offers(session, cell, statement):
             return offer
     match = _WORD.search(statement)
     assert match is not None, "it matches the empty word"
-    setup = cell == "setup" or _first(statement) == "!byzerllm"
+    setup = name == "setup" or _first(statement) == "!byzerllm"
     return _offer(match[0], _keys(statement, match[0], setup=setup), "key")
 
 
@@ -121,10 +140,10 @@ def _first(statement: str) -> str:
     return statement.split(maxsplit=1)[0].lower() if statement.split() else ""
 
 
-def _of_names(session: Session, _cell: str, statement: str) -> Offer | None:
+def _of_names(session: Session, cell: _Cell, statement: str) -> Offer | None:
     """Offer names where a statement takes one: the source of a `run`, what it is run as, a model."""
     if match := _SOURCE.fullmatch(statement):
-        return _offer(match["word"], ["command", *session.table_names()], "table")
+        return _offer(match["word"], ["command", *cell.tables], "table")
     if match := _RUN_AS.fullmatch(statement):
         kinds = ["LLM.`` where"] if match["source"].lower() == "command" else ["TableRepartition.`` where"]
         return _offer(match["word"], kinds, "statement")
@@ -133,15 +152,15 @@ def _of_names(session: Session, _cell: str, statement: str) -> Offer | None:
     return None
 
 
-def _of_beginning(_session: Session, cell: str, statement: str) -> Offer | None:
+def _of_beginning(_session: Session, cell: _Cell, statement: str) -> Offer | None:
     """Offer what a statement of a script may begin with."""
-    match = _BEGINNING.fullmatch(statement) if cell == "" else None
+    match = _BEGINNING.fullmatch(statement) if cell.name == "" else None
     if match is None or _is_within(_first(statement), match["word"]):
         return None
     return _offer(match["word"], [form.begins for form in FORMS], "statement")
 
 
-def _of_options(_session: Session, _cell: str, statement: str) -> Offer | None:
+def _of_options(_session: Session, _cell: _Cell, statement: str) -> Offer | None:
     """Offer options of a `load`'s format, or of a repartition."""
     match = _OPTIONS.match(statement)
     if match is None:
@@ -161,7 +180,7 @@ def _is_within(first: str, word: str) -> bool:
     return (first in ("select", "with", "load") and " " in word.lstrip()) or bool(_SETUP.match(word))
 
 
-def _of_query(session: Session, _cell: str, statement: str) -> Offer | None:
+def _of_query(session: Session, cell: _Cell, statement: str) -> Offer | None:
     """Offer what may stand in a query: tables behind `from` and `join`, else columns, models, functions and tables."""
     if _first(statement) not in ("select", "with"):
         return None
@@ -169,15 +188,14 @@ def _of_query(session: Session, _cell: str, statement: str) -> Offer | None:
 
     match = _WORD.search(statement)
     assert match is not None, "it matches the empty word"
-    before = statement[: match.start()].rstrip().lower()
-    tables = session.table_names()
-    if before.endswith((" from", "\nfrom", " join", "\njoin")):
-        return _offer(match[0], tables, "table")
-    columns = [name for table in _READ.findall(statement) for name in session.columns(table)]
-    return _offer(match[0], [*columns, *_models(session), *FUNCTIONS, *tables], "function")
+    functions = (*_models(session), *FUNCTIONS)
+    words = words_of_query(
+        session, statement[: match.start()], match[0], cell.after, tables=cell.tables, functions=functions
+    )
+    return _offer(match[0], words, "function")
 
 
-def _of_load(_session: Session, _cell: str, statement: str) -> Offer | None:
+def _of_load(_session: Session, _cell: _Cell, statement: str) -> Offer | None:
     """Offer formats and paths of a `load`."""
     match = _LOADED.search(statement)
     if match is None:
@@ -189,19 +207,19 @@ def _of_load(_session: Session, _cell: str, statement: str) -> Offer | None:
     return _offer(match["word"], _files(match["word"]), "path")
 
 
-def _of_value(session: Session, _cell: str, statement: str) -> Offer | None:
+def _of_value(session: Session, cell: _Cell, statement: str) -> Offer | None:
     """Offer values of the key before the cursor."""
     match = _VALUE.search(statement)
-    return None if match is None else _values_of(session, match["key"], match["word"])
+    return None if match is None else _values_of(session, cell, match["key"], match["word"])
 
 
-def _values_of(session: Session, key: str, word: str) -> Offer:
+def _values_of(session: Session, cell: _Cell, key: str, word: str) -> Offer:
     name = key.rsplit(".", maxsplit=1)[-1]
     if name in _PATHS:
         made = [job.model for job in session.jobs() if job.state == "finished"] if name == "localModelDir" else []
         return _offer(word, [*_files(word), *(os.path.relpath(model) for model in made)], "path")
     if name in _TABLES:
-        return _offer(word, session.table_names(), "table")
+        return _offer(word, cell.tables, "table")
     if name == "udfName":
         return _offer(word, _models(session), "model")
     if name == "pretrainedModelType":
@@ -237,8 +255,8 @@ def _keys(statement: str, word: str, *, setup: bool) -> list[str]:
     names = [key.name for key in keys]
     if typed := re.match(r"\w+\.(int|float|bool|str|list|dict)\b\.?", word):
         names = [key.typed for key in keys]
-        if typed[1] == "int":  # a float may be written as one
-            names += [key.typed.replace(".float.", ".int.") for key in keys]
+        if typed[1] == "int":  # a float that counts something may be written as one
+            names += [key.typed.replace(".float.", ".int.") for key in keys if key.unit]
     given = set(re.findall(r"([\w.]+)`?\s*=", statement))
     # of an open group only its beginning can be offered
     return [name.removesuffix("NAME") for name in dict.fromkeys(names) if name not in given]

@@ -25,7 +25,7 @@ from .language import (
     substitute,
 )
 from .language.secrets import without_secrets
-from .parameters import at_the_caret
+from .parameters import at_its_key, at_the_caret
 from .parameters.cell import Parametrised
 from .tables.sql_error import SqlError
 
@@ -88,7 +88,7 @@ def execute(session: Session, statement: Statement, text: str, progress: Callabl
         ByzerError: it failed; where a key or a name of the statement is wrong, with its place in the text.
     """
     names = session.texts()
-    statement = substitute(statement, names.get, names=names, text=text)
+    statement = substitute(statement, names.get, names=names, variable=session.variable, text=text)
     try:
         return _run(session, statement, progress)
     except ParameterError as error:
@@ -97,6 +97,8 @@ def execute(session: Session, statement: Statement, text: str, progress: Callabl
     except SqlError as error:
         assert isinstance(statement, Select), "only queries have such problems"
         raise problem_error(text, [in_query(error, statement, text)]) from None
+    except ByzerError as error:
+        raise at_its_key(error, text, statement) from None
 
 
 def _run(session: Session, statement: Statement, progress: Callable[[str], None]) -> Any:
@@ -116,13 +118,24 @@ def _run(session: Session, statement: Statement, progress: Callable[[str], None]
             line = statement.sql_span.line
             result = session.select(statement.sql, statement.table, progress=progress, first_line=line)
         case Repartition():
-            options = {option.key: option.value for option in statement.options}
-            result = session.repartition(statement.source, statement.table, options)
+            result = _repartition(session, statement)
         case ModelCommand(verb="exists"):
             result = any(model.name == statement.name for model in session.models())
         case ModelCommand():
             session.undeploy(statement.name)
     return result
+
+
+def _repartition(session: Session, statement: Repartition) -> Any:
+    """Cut a table into partitions; with source and keys looked at before, what may be wrong is a column's name."""
+    options = {option.key: option.value for option in statement.options}
+    session.table(statement.source)
+    try:
+        return session.repartition(statement.source, statement.table, options)
+    except ParameterError:
+        raise
+    except ByzerError as error:
+        raise ByzerError(error.what, where=f"in partitionCols, {error.where}", do=error.do) from None
 
 
 def title(statement: Statement, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from byzerllm_adapters.errors import ByzerError
@@ -53,7 +54,7 @@ class Session:
         simple = {
             name: str(value)
             for name, value in self._namespace().items()
-            if isinstance(value, str | int | float) and not name.startswith("_")
+            if isinstance(value, str | Real) and not name.startswith("_")
         }
         return simple | self.variables
 

@@ -29,6 +29,10 @@ class Parameters(BaseModel):
     refused: ClassVar[Mapping[str, str]] = {}
     """Keys that users know from elsewhere and that do not exist here: what to do instead."""
 
+    def notes_of_several(self) -> list[str]:
+        """Return what there is to know about given keys that only several of them together tell."""
+        return []
+
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, MASK if name and value is not None and is_secret(name) else value

@@ -44,15 +44,15 @@ class BackendOptions(OpenParameters):
 
 
 class RemoteOptions(OpenParameters):
-    """Where a model of `saas/NAME` is."""
+    """Where a model is that runs elsewhere: for an adapter of the user's own, there is none of ours yet."""
 
     __pydantic_extra__: dict[str, AnyText] = Field(init=False)
 
     api_key: AnyText | None = Field(
-        None, description="The remote endpoint's key; env:NAME reads it from the environment."
+        None, description="For an adapter of your own (custom/MODULE): a remote key, best as env:NAME."
     )
-    base_url: AnyText | None = Field(None, description="The remote endpoint's address.")
-    model: AnyText | None = Field(None, description="The name that the remote endpoint gives the model.")
+    base_url: AnyText | None = Field(None, description="For an adapter of your own: a remote address.")
+    model: AnyText | None = Field(None, description="For an adapter of your own: a remote model's name.")
 
 
 class InferParameters(Parameters):
@@ -65,7 +65,7 @@ class InferParameters(Parameters):
         description="The family of the model, e.g. llama; auto reads it from the model's configuration.",
     )
     local_model_dir: Text | None = Field(
-        None, alias="localModelDir", description="The folder of the model; not needed for reconnect and saas/NAME."
+        None, alias="localModelDir", description="The folder of the model; not needed to reconnect."
     )
     udf_name: Annotated[Text, AfterValidator(_function_name)] = Field(
         alias="udfName", description="The name that the model is called by."
@@ -102,8 +102,14 @@ class InferParameters(Parameters):
         default_factory=BackendOptions, description="Any option of the engine that serves, under its own name."
     )
     saas: RemoteOptions = Field(
-        default_factory=RemoteOptions, description="Any other option of the remote endpoint, under its own name."
+        default_factory=RemoteOptions, description="For an adapter of your own: any other remote option."
     )
+
+    def notes_of_several(self) -> list[str]:
+        """Return that keys of a remote model say nothing to a local one."""
+        if self.pretrained_model_type.startswith(("saas/", "custom/")):
+            return []
+        return [f"saas.{name}: without effect, for the model runs here" for name in sorted(self.saas.model_fields_set)]
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:

@@ -157,7 +157,7 @@ def notes(parameters: Parameters) -> list[str]:
     """Return what there is to know about the keys that were given: no effect here, something else in its place."""
     given = (key for key in declared(type(parameters)) if _is_given(parameters, key.path))
     found = [(key, key.note(key.value(parameters))) for key in given if key.extra.get("note")]
-    return [f"{key.name}: {note}" for key, note in found if note]
+    return [f"{key.name}: {note}" for key, note in found if note] + parameters.notes_of_several()
 
 
 @cache

@@ -9,7 +9,7 @@ between (`sft.int.max_seq_length`).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -103,7 +103,9 @@ def read(declaration: type[P], raw: Mapping[str, object]) -> P:
         key = _find(written, declaration, problems)
         if key is None:
             continue
-        if key.path in found:
+        if mistyped := _mistyped(written, value, key):
+            problems.append(mistyped)
+        elif key.path in found:
             what = f"{key.name} is given twice, as {found[key.path][1]} and as {written}"
             problems.append(Problem(written, what, "keep one of them"))
         else:
@@ -151,34 +153,79 @@ def _flat(raw: Mapping[str, object], declaration: type[Parameters]) -> Iterator[
 
 def _find(written: str, declaration: type[Parameters], problems: list[Problem]) -> DeclaredKey | None:
     """Return the key that is meant, or None with a problem added."""
+    found = _meant(written, declaration)
+    if isinstance(found, DeclaredKey):
+        return found
+    problems.append(found)
+    return None
+
+
+def _meant(written: str, declaration: type[Parameters]) -> DeclaredKey | Problem:
     known = by_spelling(declaration)
     if written in known:
         return known[written]
     group, *rest = written.split(".")
-    plain = ".".join([group, *rest[1:]])
-    key = known.get(plain) if len(rest) > 1 and rest[0] in TYPES else None
+    key = known.get(".".join([group, *rest[1:]])) if len(rest) > 1 else None
+    inner = groups(declaration).get(group)
+    if rest and inner is not None and issubclass(inner, OpenParameters) and not (key and rest[0] in TYPES):
+        return _of_open_group(written, group, inner)
     if key is None:
-        inner = groups(declaration).get(group)
-        if rest and inner is not None and issubclass(inner, OpenParameters):
-            return any_key(inner, (group,), ".".join(rest))
-        problems.append(_unknown(written, plain if rest and rest[0] in TYPES else written, declaration))
-        return None
+        return _unknown(written, declaration)
     if rest[0] == key.type or (rest[0], key.type) in (("int", "float"), ("str", "list")):  # a list may be one name
         return key
-    what = f"{written} says {rest[0]}, but {key.name} takes {key.form}"
-    problems.append(Problem(written, what, f"write {key.name} or {group}.{key.type}.{'.'.join(rest[1:])}"))
-    return None
+    says = f"{written} says {rest[0]}, but {key.name} takes {key.form}"
+    what = says if rest[0] in TYPES else f"{written}: {rest[0]} is no type"
+    return Problem(written, what, f"write {key.name} or {_typed(key)}")
 
 
-def _unknown(written: str, plain: str, declaration: type[Parameters]) -> Problem:
+def _of_open_group(written: str, group: str, inner: type[OpenParameters]) -> DeclaredKey | Problem:
+    """Return the key of a group that takes any, unless it looks like a mistyped one of those declared."""
+    name = written.removeprefix(f"{group}.")
+    first, _, behind = name.partition(".")
+    meant = _nearest(behind if first in TYPES else name, inner.model_fields, cutoff=0.8)
+    if meant is None:
+        return any_key(inner, (group,), name)
+    return Problem(written, f"{written} is not a known parameter", _did_you_mean(f"{group}.{meant}"))
+
+
+def _mistyped(written: str, value: object, key: DeclaredKey) -> Problem | None:
+    """Return why a value cannot stand where the key itself says that it is a whole number; a float may be one."""
+    if key.type != "float" or not written.startswith(f"{key.path[0]}.int."):
+        return None
+    try:
+        if float(str(value)).is_integer():
+            return None
+    except ValueError:  # it is no number at all, which is told of any key
+        return None
+    what = f"{written}={_quoted(value)} is not a whole number, and {key.name} is a float"
+    return Problem(written, what, f"write {key.name} or {_typed(key)}")
+
+
+def _typed(key: DeclaredKey) -> str:
+    """Return a key with its type: `sft.float.learning_rate`."""
+    group, _, name = key.name.rpartition(".")
+    return f"{group}.{key.type}.{name}"
+
+
+def _unknown(written: str, declaration: type[Parameters]) -> Problem:
+    first, *rest = written.split(".")
+    plain = ".".join([first, *(rest[1:] if rest and rest[0] in TYPES else rest)])
     group, _, name = plain.rpartition(".")
     home = groups(declaration).get(group, declaration)
     if name in home.refused:
         return Problem(written, f"{plain} is not used here", home.refused[name])
-    known = {_comparable(spelling): key.name for spelling, key in by_spelling(declaration).items()}
-    near = difflib.get_close_matches(_comparable(plain), known, n=1, cutoff=0.7)
-    do = _did_you_mean(known[near[0]]) if near else "leave it out; `%byzerllm params` lists what is known"
+    meant = _nearest(plain, by_spelling(declaration), cutoff=0.7)
+    do = "leave it out; `%byzerllm params` lists what is known"
+    if meant:
+        do = _did_you_mean(by_spelling(declaration)[meant].name)
     return Problem(written, f"{written} is not a known parameter", do)
+
+
+def _nearest(written: str, known: Iterable[str], *, cutoff: float) -> str | None:
+    """Return the key that looks most like this one."""
+    comparable = {_comparable(key): key for key in known}
+    near = difflib.get_close_matches(_comparable(written), comparable, n=1, cutoff=cutoff)
+    return comparable[near[0]] if near else None
 
 
 def _did_you_mean(key: str) -> str:

@@ -51,6 +51,7 @@ def check_name(pretrained_model_type: str) -> str:
         guess = f"did you mean {near[0]!r}? " if near else ""
         raise ByzerError(
             f"there is no adapter for pretrainedModelType {pretrained_model_type!r}",
+            where="in pretrainedModelType",
             do=f"{guess}known: {', '.join(FAMILIES)}, custom/MODULE",
         )
     return name

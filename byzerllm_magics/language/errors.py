@@ -65,8 +65,10 @@ def problem_error(text: str, problems: Sequence[Problem]) -> LanguageError:
 
 
 def _named(problems: Sequence[Problem]) -> str:
-    names = [f"line {span.line}: {_clipped(what, 0, 60)[0]}" for span, what, _ in problems[:SHOWN]]
-    return "; ".join([*names, "…"] if len(problems) > SHOWN else names)
+    """Return those after the first, as many as `render` shows."""
+    names = [f"line {span.line}: {_clipped(what, 0, 60)[0]}" for span, what, _ in problems[: SHOWN - 1]]
+    hidden = len(problems) - len(names)
+    return "; ".join([*names, f"… and {hidden} more"] if hidden else names)
 
 
 def _place(text: str, span: Span) -> str:

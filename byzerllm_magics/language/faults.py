@@ -6,8 +6,6 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
-from byzerllm_adapters.secret_values import is_secret
-
 if TYPE_CHECKING:
     from lark import Token
 
@@ -24,6 +22,8 @@ NO_PARAMETERS: Fault = (
     "the cell holds no parameter",
     'write e.g. action="infer" and pretrainedModelType="llama" and localModelDir="…" and udfName="chat"',
 )
+
+KEYS_ALONE = "keys alone stand below %%byzerllm run; here write run command as LLM.`` where before them"
 
 NO_NAME: Fault = ("a name is missing after `as`", "write as NAME, the table that holds the result")
 
@@ -79,6 +79,8 @@ def not_a_statement(piece: list[Token]) -> Fault | None:
     if first.type == "BANG":
         known_ones = "!byzerllm setup …, !byzerllm model remove NAME and !byzerllm model exists NAME"
         return f"`{_short(' '.join(piece[:2]))}` is not a command", f"known are {known_ones}"
+    if first.type == "KEY":
+        return f"`{_short(first)}` is a key, and begins no statement", KEYS_ALONE
     near = difflib.get_close_matches(first.lower(), _WORDS, n=1)
     hint = f"did you mean {near[0]}? " if near and near[0] != first.lower() else ""
     do = f"{hint}a statement begins with load, select, run, set, !byzerllm setup or !byzerllm model"
@@ -155,8 +157,6 @@ def _after_value(piece: list[Token], index: int) -> Fault | None:
         )
     bare = index > 1 and previous.type == "WORD" and piece[index - 2].type == "_EQ"
     if bare and previous.line == token.line:
-        if index > 2 and is_secret(piece[index - 3].strip("`")):
-            return "a word follows a value without quotes", "quote a value with spaces"
         do = f'quote a value with spaces: "{_short(previous)} {_short(token)}"'
         return f"`{_short(token)}` follows a value without quotes", do
     return None
@@ -220,7 +220,7 @@ def unclosed(quote: str, closer: str | None, hint: str) -> Fault:
 
 def missing_equals(word: str, value: str) -> Fault:
     """Return that `num_gpus 2` lacks its `=`."""
-    return f"`=` is missing after {word}", f"write {word}={value if len(value) < 40 and not is_secret(word) else '…'}"
+    return f"`=` is missing after {word}", f"write {word}={value if len(value) < 40 else '…'}"
 
 
 def misplaced_mode(word: str, mode: str | None, after_settings: bool) -> Fault | None:
@@ -258,6 +258,8 @@ def duplicate(key: str, first: int, second: int) -> Fault:
 def _unclosed(token: Token) -> Fault:
     """Return that a value or a comment is never closed."""
     quote = next((quote for quote in ("'''", '"""', "/*") if token.startswith(quote)), token[0])
+    if quote.isalnum() or quote == "_":  # a format, before the path that is never closed
+        return "the closing ` is missing", "type ` after the path, on the same line"
     closer = next((mark for mark in token[1:] if FULL_WIDTH.get(mark) == quote), None)
     return unclosed(quote, closer, "" if len(quote) == 3 else " (only '''…''' may span lines)")
 

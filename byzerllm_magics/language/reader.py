@@ -11,6 +11,7 @@ from . import faults
 from .errors import Problem
 from .faults import Fault
 from .places import Lines, Span
+from .secrets import without_secrets
 from .statements import (
     Assignment,
     Load,
@@ -61,7 +62,7 @@ class Reader:
             self.problems += reading.problems
             return reading.select
         if fault := faults.not_a_statement(piece):
-            self._problem(piece[:1], fault)
+            self._problem(piece[:1], faults.not_a_statement(self._shown(piece)) or fault)
             return None
         tree = self._tree(piece, "statement")
         return None if tree is None else self._built(tree, piece)
@@ -84,9 +85,12 @@ class Reader:
             after = _mode_word(following)
             fault = faults.misplaced_mode(word, mode, bool(settings))
             if after is not None and after.line == word.line:
-                fault, valued = faults.missing_equals(word, after), after
+                shown, value = self._shown([word, after])
+                fault, valued = faults.missing_equals(shown, value), after
             elif word is valued:
                 continue
+            elif fault:
+                fault = faults.misplaced_mode(self._shown([word])[0], mode, bool(settings))
             if fault:
                 self._problem([word], fault)
             else:
@@ -106,7 +110,8 @@ class Reader:
             if found is None:
                 continue
             if earlier := first.get(found.key):
-                fault = faults.duplicate(found.key, earlier.key_span.line, found.key_span.line)
+                key = without_secrets(self.text)[found.key_span.start : found.key_span.end]
+                fault = faults.duplicate(key, earlier.key_span.line, found.key_span.line)
                 self.problems.append((found.key_span, *fault))
             else:
                 first[found.key] = found
@@ -156,7 +161,7 @@ class Reader:
                         del piece[index:]
                     return None
                 if first:
-                    self._problem([token], fault or faults.unexpected(piece, index, expected))
+                    self._problem([token], fault or faults.unexpected(self._shown(piece), index, expected))
             else:
                 expected = set()
                 if fault:
@@ -223,7 +228,7 @@ class Reader:
         """Return the name of a table; what is no name is a problem."""
         token = _token(node)
         if fault := faults.not_a_name(token):
-            self._problem([token], fault)
+            self._problem([token], faults.not_a_name(self._shown([token])[0]) or fault)
         return token.strip("`")
 
     def _assignment(self, node: Tree[Token]) -> Assignment | None:
@@ -231,7 +236,7 @@ class Reader:
         assert isinstance(key, str), "an assignment begins with its key"
         name = key.strip("`")
         if not value:
-            self._problem([key], faults.no_value(name))
+            self._problem([key], faults.no_value(self._shown([key])[0].strip("`")))
             return None
         assert not isinstance(value[0], str), "a value is a tree of one token"
         token = _token(value[0])
@@ -243,7 +248,7 @@ class Reader:
         inside = token[quote:-quote]
         key, equals, value = inside.partition("=")
         if not (equals and key.strip() and value.strip()):
-            self._problem([token], faults.no_setting(inside))
+            self._problem([token], faults.no_setting(self._shown([token])[0][quote:-quote]))
             return None
         start, end = _start(token), _end(token)
         middle = start + quote + len(key)
@@ -253,6 +258,11 @@ class Reader:
             self.lines.span(start + quote, middle),
             self.lines.span(middle + 1, end - quote),
         )
+
+    def _shown(self, tokens: list[Token]) -> list[Token]:
+        """Return the tokens as a message may quote them: those that belong to a secret's value are starred."""
+        shown = without_secrets(self.text)
+        return [token.update(value=shown[_start(token) : _end(token)]) for token in tokens]
 
     def _problem(self, tokens: list[Token], fault: Fault) -> None:
         self.problems.append((self.span(tokens), *fault))

@@ -13,6 +13,7 @@ from . import faults
 from .errors import Problem
 from .faults import FULL_WIDTH, Fault
 from .places import Lines
+from .secrets import without_secrets
 from .statements import Note, Select
 
 _BEGINNING = re.compile(r"(?:select|with)\b(?!\s*[=＝])", re.IGNORECASE)
@@ -225,7 +226,8 @@ class _SqlReader:
         if len(query) == 1:
             self._problem(query[0].start, query[0].end, faults.no_query(query[0].text))
         if name and (fault := faults.not_a_name(name.text)):
-            self._problem(name.start, name.end, fault)
+            shown = without_secrets(self.text)[name.start : name.end]
+            self._problem(name.start, name.end, faults.not_a_name(shown) or fault)
         if self.problems:
             return None
         return Select(

@@ -16,7 +16,14 @@ _REFERENCE = re.compile(r"\$\{\s*([^\W\d]\w*)\s*\}")
 Lookup = Callable[[str], str | None]
 
 
-def substitute(statement: Statement, lookup: Lookup, *, names: Iterable[str] = (), text: str = "") -> Statement:
+def substitute(
+    statement: Statement,
+    lookup: Lookup,
+    *,
+    names: Iterable[str] = (),
+    variable: Callable[[str], object] = lambda _: None,
+    text: str = "",
+) -> Statement:
     """Return the statement with each `${name}` in its values replaced by what `lookup` returns for it.
 
     Values are those of settings, parameters and options, a variable's text and a `load`'s path. A `Select` is returned
@@ -26,6 +33,7 @@ def substitute(statement: Statement, lookup: Lookup, *, names: Iterable[str] = (
         statement: As parsed from the cell.
         lookup: The text for a name, or None when it is undefined.
         names: Defined names, for the suggestion.
+        variable: What the notebook's variable of a name is, None without one: it may be nothing that a value can hold.
         text: The cell; with it, an error shows the source line.
 
     Raises:
@@ -39,7 +47,7 @@ def substitute(statement: Statement, lookup: Lookup, *, names: Iterable[str] = (
         def one(match: re.Match[str]) -> str:
             found = lookup(match[1])
             if found is None:
-                problems.append(_undefined(match[1], _reference_span(text, span, match[1]), known))
+                problems.append(_undefined(match[1], _reference_span(text, span, match[1]), known, variable(match[1])))
                 return match[0]
             return found
 
@@ -74,7 +82,12 @@ def _reference_span(text: str, value: Span, name: str) -> Span:
     return Span.of(text, found.start(), found.end()) if found else value
 
 
-def _undefined(name: str, span: Span, names: tuple[str, ...]) -> Problem:
+def _undefined(name: str, span: Span, names: tuple[str, ...], held: object) -> Problem:
+    if held is not None and not name.startswith("_"):  # such a name is never looked up
+        kind = type(held).__name__
+        article = "an" if kind[0].lower() in "aeiou" else "a"
+        what = f"${{{name}}} is {article} {kind}; only text and numbers can be put into a value"
+        return span, what, "make a text of it in Python first"
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean ${{{near[0]}}}? Otherwise define" if near else "define"
     return span, f"${{{name}}} is not defined", f"{hint} it first, by set or as a Python variable"

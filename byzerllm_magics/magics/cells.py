@@ -20,6 +20,6 @@ def substituted(context: Context, statement: S, text: str) -> S:
     from ..language import substitute
 
     names = context.session.texts()
-    replaced = substitute(statement, names.get, names=names, text=text)
+    replaced = substitute(statement, names.get, names=names, variable=context.session.variable, text=text)
     assert isinstance(replaced, type(statement))
     return replaced

@@ -38,11 +38,12 @@ def _matcher(session: Session) -> Callable[[CompletionContext], SimpleMatcherRes
 
         from ..completion import complete
 
-        before = context.full_text[: _offset(context)]
+        offset = _offset(context)
+        before, after = context.full_text[:offset], context.full_text[offset:]
         if "byzerllm" not in before and "llm_chat" not in before:
             return {"completions": [], "suppress": False}
         try:
-            offer = complete(session, before)
+            offer = complete(session, before, after)
         except ByzerError:  # a cluster that does not answer is no reason to disturb who types
             offer = None
         if offer is None:

@@ -82,6 +82,11 @@ def byzerllm(session: Session, shell: InteractiveShell, line: str, cell: str | N
             return overview.call(session)
         return script.call(Context(session, shell, argparse.Namespace(settings=[]), cell))
     name, *arguments = words
+    if cell is not None and name.startswith("-"):
+        raise ByzerError(
+            f"%%byzerllm {name}: a script takes no options, its result is its last value",
+            do="write  NAME = _  in the next cell; its tables are variables of their names already",
+        )
     if name not in SUBCOMMANDS:
         near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
         raise ByzerError(

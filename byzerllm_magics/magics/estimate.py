@@ -31,11 +31,14 @@ def call(context: Context) -> Any:
 
 
 def _of_cell(context: Context, text: str) -> Any:
+    from ..checking import all_of_run
     from ..language import parse_run
-    from ..parameters import at_the_caret
+    from ..parameters import at_its_key
 
     statement = substituted(context, parse_run(text), text)
     try:
         return context.session.estimate({parameter.key: parameter.value for parameter in statement.parameters})
     except ParameterError as error:
-        raise at_the_caret(error, text, statement) from None
+        raise all_of_run(context.session, error, statement, text) from None
+    except ByzerError as error:
+        raise at_its_key(error, text, statement) from None

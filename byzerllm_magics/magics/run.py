@@ -34,9 +34,10 @@ def call(context: Context) -> Any:
 
 def run_statement(context: Context, statement: Any, text: str) -> Any:
     """Do what the keys say; show a job, and wait for it when asked to."""
+    from ..checking import all_of_run
     from ..cluster.jobs import Job
     from ..live import JobView
-    from ..parameters import at_the_caret, route
+    from ..parameters import at_its_key, route
 
     take_over(context)
     raw = {parameter.key: parameter.value for parameter in statement.parameters}
@@ -46,7 +47,9 @@ def run_statement(context: Context, statement: Any, text: str) -> Any:
         line.soon(f"deploying {raw.get('udfName', '')}: the model is being loaded" if deploys else "starting")
         result = context.session.run(raw, wait=False, progress=line.show)
     except ParameterError as error:
-        raise at_the_caret(error, text, statement) from None
+        raise all_of_run(context.session, error, statement, text) from None
+    except ByzerError as error:
+        raise at_its_key(error, text, statement) from None
     finally:
         line.close()
     context.bind(context.options.output, result)

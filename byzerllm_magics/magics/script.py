@@ -22,6 +22,7 @@ def call(context: Context) -> Any:
     Raises:
         ByzerError: the cell cannot be read, or the statement that failed; those before it have taken effect.
     """
+    from ..checking import check
     from ..cluster.jobs import Job
     from ..language import Setup, read_script
     from . import setup
@@ -29,6 +30,7 @@ def call(context: Context) -> Any:
     text = context.cell or ""
     statements, problems = read_script(text)
     if statements and not problems and all(isinstance(statement, Setup) for statement in statements):
+        check(context.session, statements, text)
         return setup.call(context)
     take_over(context)
     shown = _Shown(context, text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import keyword
 from typing import TYPE_CHECKING, Any
 
 from .dispatch import Context
@@ -37,8 +39,11 @@ def bind_tables(context: Context, result: Any) -> None:
 
 
 def bind_table(context: Context, name: str, table: Any) -> None:
-    """Bind a table to the variable of its name, unless that is the user's own; then say where the table is."""
+    """Bind a table to the variable of its name; where that is the user's own, or Python's, say where the table is."""
     namespace, bound = context.shell.user_ns, context.session.bound
+    if name not in namespace and (keyword.iskeyword(name) or hasattr(builtins, name)):
+        print(f"{name} is a name of Python's own and stays so; the table is session table {name!r} in SQL.")
+        return
     free = name not in namespace or (name in bound and namespace[name] is bound[name])
     if name.isidentifier() and free:
         namespace[name] = bound[name] = table

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cell import ACTIONS, at_the_caret, route
+    from .cell import ACTIONS, at_its_key, at_the_caret, route
     from .help import GROUPS, help_text, keys_of, search_text
     from .setup import MODES, SetupSettings, configure
 
@@ -15,6 +15,7 @@ __all__ = [
     "GROUPS",
     "MODES",
     "SetupSettings",
+    "at_its_key",
     "at_the_caret",
     "configure",
     "help_text",
@@ -28,6 +29,7 @@ _HOMES = {
     "GROUPS": "help",
     "MODES": "setup",
     "SetupSettings": "setup",
+    "at_its_key": "cell",
     "at_the_caret": "cell",
     "configure": "setup",
     "help_text": "help",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
+from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.infer_parameters import InferParameters
-from byzerllm_adapters.parameters import ParameterError, Parameters, Problem
+from byzerllm_adapters.parameters import ParameterError, Parameters, Problem, read
 from byzerllm_trainers.actions.action_parameters import ConvertParameters, EvaluateParameters, MergeParameters
 from byzerllm_trainers.train_parameters import TrainParameters
 
@@ -33,19 +35,33 @@ def route(raw: Mapping[str, object]) -> Action:
 
     Raises:
         ParameterError: It is not an action, or `action` itself is mistyped: all other keys would be judged by the
-            wrong declaration.
+            wrong declaration. Where it is clear which action is meant, what else is wrong for that one is named too.
 
     """
     mistyped = [] if "action" in raw else difflib.get_close_matches("action", raw, n=1, cutoff=0.8)
-    if mistyped:
-        raise ParameterError((Problem(mistyped[0], f"{mistyped[0]} is not a known parameter", "did you mean action?"),))
-    asked = str(raw.get("action", "finetune"))
+    asked = str(raw.get(mistyped[0] if mistyped else "action", "finetune"))
     for action in ACTIONS:
-        if asked == action:
+        if asked == action and not mistyped:
             return action
     near = difflib.get_close_matches(asked, ACTIONS, n=1)
-    do = f"did you mean {near[0]}?" if near else f"write one of {', '.join(ACTIONS)}"
-    raise ParameterError((Problem("action", f"{asked} is not an action", do),))
+    meant = next((action for action in ACTIONS if near == [action]), None)
+    problems = []
+    if mistyped:
+        problems.append(Problem(mistyped[0], f"{mistyped[0]} is not a known parameter", "did you mean action?"))
+    if asked not in ACTIONS:
+        do = f"did you mean {meant}?" if meant else f"write one of {', '.join(ACTIONS)}"
+        problems.append(Problem(mistyped[0] if mistyped else "action", f"{asked} is not an action", do))
+    others = {key: value for key, value in raw.items() if key != "action" and key not in mistyped}
+    raise ParameterError((*problems, *(_of_given_keys(meant, others) if meant else ())))
+
+
+def _of_given_keys(action: Action, raw: Mapping[str, object]) -> tuple[Problem, ...]:
+    """Return what is wrong with the keys that a cell gives to an action; Python's own values are left aside."""
+    try:
+        read(ACTIONS[action], {key: value for key, value in raw.items() if isinstance(value, str)})
+    except ParameterError as error:
+        return tuple(problem for problem in error.problems if problem.key in raw)
+    return ()
 
 
 def at_the_caret(error: ParameterError, text: str, statement: Parametrised) -> LanguageError:
@@ -62,6 +78,34 @@ def at_the_caret(error: ParameterError, text: str, statement: Parametrised) -> L
     if isinstance(statement, Setup) and statement.mode is not None and statement.mode_span is not None:
         spans[statement.mode] = statement.mode_span
     return problem_error(text, [(spans.get(p.key, statement.span), p.what, p.do) for p in error.problems])
+
+
+_IN_A_KEY = re.compile(r'in "?(?P<key>[\w.]+)"?(?:, (?P<rest>.*))?', re.DOTALL)
+"""How an error says that it is about a key's value: `in localModelDir`, and what there is to say besides."""
+
+
+def at_its_key(error: ByzerError, text: str, statement: object) -> ByzerError:
+    """Return an error that says which key it is about with that key's place in the cell; any other as it is.
+
+    Args:
+        error: Whatever a statement failed with.
+        text: The cell.
+        statement: The one that failed.
+
+    """
+    about = _IN_A_KEY.fullmatch(error.where)
+    if about is None or isinstance(error, LanguageError) or not isinstance(statement, Parametrised):
+        return error
+    for assignment in assignments_of(statement):
+        if _last(assignment.key) == _last(about["key"]):
+            what = f"{error.what} ({about['rest']})" if about["rest"] else error.what
+            return problem_error(text, [(assignment.value_span, what, error.do)])
+    return error
+
+
+def _last(key: str) -> str:
+    """Return a key without its group and type."""
+    return key.rpartition(".")[2]
 
 
 def assignments_of(statement: Parametrised) -> tuple[Assignment, ...]:

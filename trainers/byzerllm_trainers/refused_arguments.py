@@ -28,6 +28,7 @@ REFUSED: Mapping[str, str] = {
     "auto_find_batch_size": _BATCH,
     "average_tokens_across_devices": "leave it out: the loss is always the mean over all workers' tokens",
     "batch_eval_metrics": _METRICS,
+    "batch_size": _BATCH,
     "bf16_full_eval": "leave it out: evaluation computes in the precision of training",
     "dataloader_drop_last": "leave it out: every row is used once an epoch, a partial last step included",
     "dataloader_in_order": _DATA,
@@ -50,6 +51,7 @@ REFUSED: Mapping[str, str] = {
     "do_predict": 'leave it out: deploy the result with action="infer" and ask it',
     "do_train": "leave it out: a job trains",
     "enable_jit_checkpoint": "write save_steps; stopping a job saves a checkpoint",
+    "epochs": "write num_train_epochs",
     "eval_accumulation_steps": "leave it out: evaluation keeps no predictions",
     "eval_delay": "write eval_strategy and eval_steps",
     "eval_do_concat_batches": _METRICS,
@@ -93,6 +95,7 @@ REFUSED: Mapping[str, str] = {
     "logging_first_step": _LOGGED,
     "logging_nan_inf_filter": "leave it out: a loss that is not a number stops the job and says its step",
     "logging_strategy": "write logging_steps",
+    "lr": "write learning_rate",
     "mp_parameters": _ZERO,
     "no_cuda": _DEVICE,
     "optim_args": "write adam_beta1, adam_beta2, adam_epsilon and weight_decay",
@@ -140,7 +143,7 @@ REFUSED: Mapping[str, str] = {
     "use_mps_device": _DEVICE,
     "xpu_backend": _DDP,
 }
-"""What to do instead, by name: of transformers 4 and 5, `Seq2SeqTrainingArguments` included."""
+"""What to do instead, by name: of transformers 4 and 5, `Seq2SeqTrainingArguments` included, and short names."""
 
 REFUSED_FOR_SFT: Mapping[str, str] = {
     **REFUSED,

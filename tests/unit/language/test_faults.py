@@ -78,6 +78,7 @@ def test_a_problem_of_a_setup_cell_is_named(body, what):
         ("!byzerllm model remove;", "the statement ends where a name is expected"),
         ("!byzerllm setup single；", "； is full-width punctuation"),
         ("set x;", "x has no value"),
+        ('action="infer"\nand udfName="chat"', "`action` is a key, and begins no statement"),
     ],
 )
 def test_a_problem_of_a_script_is_named(script, what):
@@ -149,6 +150,7 @@ def test_many_problems_are_shown_as_far_as_a_page_goes():
     assert len(error.render()) == 2 + 3 * SHOWN
     assert error.render()[-1] == f"… and {30 - SHOWN} more"
     assert "(+29 more: line 2: what 1;" in error.what
+    assert error.what.endswith(f"line {SHOWN}: what {SHOWN - 1}; … and {30 - SHOWN} more)"), "as many as the cell shows"
 
 
 @given(st.text(alphabet="ab=\"'`;, \n-!{}$，＝“”（run comandLM.whes", max_size=40))
@@ -160,3 +162,7 @@ def test_any_text_is_read_or_refused_in_words(text):
 
 def test_a_variable_that_no_reference_could_name_is_refused():
     assert failure(parse_script, "set 1a='x';").what == "`1a` is not a name for a variable"
+
+
+def test_keys_in_a_script_are_sent_to_a_cell_of_their_own():
+    assert "below %%byzerllm run" in failure(parse_script, 'action="infer"').do

@@ -84,3 +84,46 @@ def test_a_mistyped_cell_is_read_or_refused_in_a_few_lines_that_point_into_it(pa
                 assert len(statement.sql) == statement.sql_span.end - statement.sql_span.start
         return
     assert points_into(text, refused)
+
+
+SECRET = "sk-SECRET-4711-XYZ"
+KEY = "saas.api_key"
+WITH_SECRETS = [
+    f'run command as LLM.`` where action="infer" and {KEY} = "{SECRET}" and udfName=\'chat\';',
+    f"action=infer\n{KEY} = '{SECRET}'\nudfName=“chat”",
+    f"set {KEY} = '''{SECRET}''';",
+    f'!byzerllm setup sft;\n!byzerllm setup {KEY} = "{SECRET}";',
+]
+
+
+@st.composite
+def mistyped_around_a_secret(draw):
+    """A cell with typing errors anywhere but in the secret's key."""
+    text = draw(st.sampled_from(WITH_SECRETS))
+    marks = [mark for mark in (*MARKS, *WORDS) if mark != "\n"]
+    for slip in draw(st.lists(st.sampled_from(["delete", "insert", "double", "swap"]), max_size=2)):
+        key = text.index(KEY)
+        places = [place for place in range(len(text)) if not key - 2 <= place <= key + len(KEY)]
+        place = draw(st.sampled_from(places))
+        match slip:
+            case "delete":
+                text = text[:place] + text[place + 1 :]
+            case "insert":
+                text = text[:place] + draw(st.sampled_from(marks)) + text[place:]
+            case "double":
+                text = text[:place] + text[place : place + 1] + text[place:]
+            case "swap":
+                text = text[:place] + text[place + 1 : place + 2] + text[place : place + 1] + text[place + 2 :]
+    return text
+
+
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from([parse_script, parse_script, parse_run, parse_setup]), mistyped_around_a_secret())
+def test_no_error_of_a_mistyped_cell_shows_a_secret(parse, text):
+    try:
+        parse(text)
+    except LanguageError as error:
+        refused = error
+    else:
+        return
+    assert SECRET not in "\n".join([str(refused), *refused.render()])

@@ -1,5 +1,7 @@
 """`${name}`: inside values only, once, and an error for what is undefined."""
 
+import datetime
+
 import pytest
 
 from byzerllm_magics.language import LanguageError, parse_run, parse_script, parse_setup, substitute
@@ -60,3 +62,12 @@ def test_an_undefined_name_is_an_error_at_its_place_with_the_nearest_name():
 def test_all_undefined_names_are_named():
     with pytest.raises(LanguageError, match=r"\$\{p\} is not defined \(\+1 more: line 2: \$\{q\} is not defined\)"):
         substitute(parse_run("a='${p}'\nb='${q}'"), VARIABLES.get)
+
+
+@pytest.mark.parametrize(
+    ("held", "kind"), [([1], "a list"), (datetime.date(2024, 1, 1), "a date"), (object(), "an object")]
+)
+def test_a_variable_that_no_value_can_hold_is_named_with_its_kind(held, kind):
+    with pytest.raises(LanguageError) as caught:
+        substitute(parse_run("a='${x}'"), VARIABLES.get, variable={"x": held}.get)
+    assert caught.value.what == f"${{x}} is {kind}; only text and numbers can be put into a value"

@@ -132,6 +132,13 @@ def test_a_mistyped_action_is_shown_at_its_place(run: Any) -> None:
     assert len(ran.lines) <= 5
 
 
+def test_a_mistyped_action_is_told_with_what_else_is_wrong_for_the_nearest_one(run: Any) -> None:
+    ran = run('%%byzerllm run\naction="inferr" and localModeDir="model" and udfName="x"\n')
+    assert ran.lines[0] == "LanguageError: 2 problems"
+    assert "did you mean infer?" in ran.text
+    assert "did you mean localModelDir?" in ran.text
+
+
 def test_an_unknown_folder_of_a_model_is_an_error_before_anything_starts(run: Any, sessions: list[Session]) -> None:
     cells = [
         'action="infer" and pretrainedModelType="llama" and localModelDir="nowhere" and udfName="chat"',
@@ -140,7 +147,8 @@ def test_an_unknown_folder_of_a_model_is_an_error_before_anything_starts(run: An
     for cell, what in zip(cells, ('no folder "nowhere"', "there is no data to train on"), strict=True):
         ran = run(f"%%byzerllm run\n{cell}\n")
         assert what in ran.text
-        assert len(ran.lines) <= 5
+        assert 'no folder "nowhere"' in ran.text
+        assert len(ran.lines) <= 7
     assert sessions == []
 
 

@@ -73,6 +73,12 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Session:
         ("%%byzerllm\nselect * from q", "q", ["questions"]),
         ("%%byzerllm\nselect llm_p", "llm_p", ["llm_param", "llm_prompt"]),
         ("%%byzerllm\nselect ch", "ch", ["chat"]),
+        ("%%byzerllm\nselect b.q from questions b where b.", "b.", ["b.q"]),
+        ("%%byzerllm\nselect 1 as a as made;\nselect a from m", "m", ["made"]),
+        ("%%byzerllm\nselect 1 as a as made;\nrun m", "m", ["made"]),
+        ('%%byzerllm\nselect chat(llm_param(map("ins', "ins", ["instruction"]),
+        ('%%byzerllm\nselect chat(llm_param(map("instruction", concat(q, "a"), "tem', "tem", ["temperature"]),
+        ("%%byzerllm\nselect row_n", "row_n", ["row_number"]),
         ("%%byzerllm\n!byzerllm setup s", "s", ["single", "sft"]),
         ("%%byzerllm\nset word = 'a;b';\nselect '${w", "w", ["word"]),
         ('%%byzerllm\nrun command as LLM.`` where action="infer" and udf', "udf", ["udfName"]),
@@ -92,6 +98,35 @@ def test_what_may_follow_is_offered(session: Session, before: str, fragment: str
 )
 def test_other_cells_are_left_alone(session: Session, before: str) -> None:
     assert complete(session, before) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "some"),
+    [
+        ("select ", " from questions as t;", "q"),
+        ("select x.", "\n  from questions as x;\nselect 1", "x.q"),
+        ("select ", " from other;\nselect q from questions", None),
+    ],
+)
+def test_columns_are_those_of_the_tables_behind_the_cursor_too(
+    session: Session, before: str, after: str, some: str | None
+) -> None:
+    offer = complete(session, f"%%byzerllm\n{before}", after)
+    assert offer is not None
+    assert some in offer.words if some else "q" not in offer.words
+
+
+def test_the_value_of_a_request_is_no_key(session: Session) -> None:
+    offer = complete(session, '%%byzerllm\nselect chat(llm_param(map("instruction", "ins')
+    assert offer is not None
+    assert "instruction" not in offer.words
+
+
+def test_a_key_is_offered_with_its_own_type(session: Session) -> None:
+    for typed, offered in (("float", ("sft.float.learning_rate",)), ("int", ())):
+        offer = complete(session, f"%%byzerllm run\nsft.{typed}.learning_r")
+        assert offer is not None
+        assert offer.words == offered
 
 
 def test_a_key_that_is_there_is_not_offered_again(session: Session) -> None:

@@ -225,3 +225,102 @@ def test_a_jobs_table_is_a_variable(run: Any, shell: Any, trains: Any) -> None:
     shell.user_ns["kept"] = 7
     assert "is yours" in run(f'%%byzerllm run\n{TRAIN.partition("where ")[2]} and outputTable="kept"').text
     assert shell.user_ns["kept"] == 7
+
+
+@pytest.mark.parametrize("name", ["print", "list", "None", "class"])
+def test_a_table_is_never_bound_over_a_name_of_pythons(run: Any, shell: Any, name: str) -> None:
+    ran = run(f"%%byzerllm\nselect 1 as a as {name};")
+    assert ran.error is None, ran.text
+    assert name not in shell.user_ns
+    assert f"the table is session table {name!r} in SQL" in ran.text
+    assert run(f"%%byzerllm\nselect a from {name} as t;").value.df().a.tolist() == [1]
+
+
+def test_all_problems_of_settings_alone_are_told_at_once(run: Any) -> None:
+    ran = run('%%byzerllm\n!byzerllm setup "num_gpu=2";\n!byzerllm setup sfftt;')
+    assert ran.lines[0] == "LanguageError: 2 problems"
+    assert "did you mean num_gpus?" in ran.text
+    assert "did you mean sfft?" in ran.text
+
+
+def test_a_table_and_a_folder_that_are_not_there_are_told_beside_a_wrong_key(run: Any) -> None:
+    keys = 'pretrainedModelType="sft/llama" and localModelDir="modell" and inputTable="nothing" and nam="x"'
+    for cell in (f"%%byzerllm\nrun command as LLM.`` where {keys};", f"%%byzerllm run\n{keys}"):
+        ran = run(cell)
+        assert ran.lines[0] == "LanguageError: 3 problems"
+        for named in ('no folder "modell"', "there is no table nothing", "did you mean name?"):
+            assert named in ran.text
+
+
+def test_a_folder_that_an_earlier_statement_may_make_is_not_missed(run: Any) -> None:
+    keys = 'action="infer" and localModelDir="jobs/a/model" and udfNam="x"'
+    ran = run(f"%%byzerllm\n{TRAIN};\nrun command as LLM.`` where {keys};")
+    assert "no folder" not in ran.text
+
+
+@pytest.mark.parametrize(
+    ("statement", "what", "column"),
+    [
+        (
+            'run command as LLM.`` where action="infer" and pretrainedModelType="llma" and udfName="x"'
+            ' and localModelDir="m"',
+            "there is no adapter for",
+            68,
+        ),
+        ('run command as LLM.`` where action="infer" and localModelDir="modell" and udfName="x"', "no folder", 62),
+        (
+            'run command as LLM.`` where pretrainedModelType="sft/llama" and localModelDir="{model}"'
+            ' and inputTable="strange"',
+            "no data format has the columns id, q, g",
+            None,
+        ),
+        ('run strange as TableRepartition.`` where partitionCols="idd" as u', "no column 'idd'", 56),
+    ],
+)
+def test_what_is_wrong_with_a_keys_value_is_shown_at_its_place(
+    run: Any,
+    shell: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    statement: str,
+    what: str,
+    column: int | None,
+) -> None:
+    monkeypatch.setattr(Session, "connect", lambda _self, **_: None)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").touch()
+    shell.user_ns["strange"] = pd.DataFrame({"id": [1], "q": ["a"], "g": ["b"]})
+    statement = statement.replace("{model}", str(tmp_path))
+    cells = [f"%%byzerllm\n{statement};", f"%%byzerllm\nselect 1 as a as t;\n{statement};"]
+    if "LLM" in statement:
+        cells.append(f"%%byzerllm run\n{statement}")
+    for cell in cells:
+        ran = run(cell)
+        assert what in ran.text
+        assert ran.lines[1].startswith(f"line {cell.count(chr(10)) + 1}, column ")
+        assert column is None or f", column {column}:" in ran.lines[1]
+        assert any("^^^" in line for line in ran.lines)
+        assert len(ran.lines) <= 5
+
+
+def test_a_list_cannot_be_put_into_a_value(run: Any, shell: Any) -> None:
+    shell.user_ns["lst"] = [1]
+    for cell in ("%%byzerllm\nload csv.`${lst}` as t;", '%%byzerllm run\nlocalModelDir="${lst}"'):
+        assert "${lst} is a list; only text and numbers can be put into a value" in run(cell).lines[0]
+
+
+def test_a_number_of_numpys_is_a_number(run: Any, shell: Any) -> None:
+    shell.user_ns["n"] = pd.Series([3]).max()
+    assert run("%%byzerllm\nselect '${n}' as a as t;").value.df().a.tolist() == ["3"]
+
+
+def test_a_script_has_no_options_and_says_where_its_result_is(run: Any) -> None:
+    ran = run("%%byzerllm -o foo\nselect 1 as a as t;")
+    assert "its result is its last value" in ran.lines[0]
+    assert "NAME = _" in ran.lines[1]
+
+
+def test_a_mistyped_secret_key_is_named_without_its_value(run: Any) -> None:
+    ran = run('%%byzerllm run\naction="infer" and localModelDir="m" and udfName="x" and saas.api_kee="sk-SECRET-9"')
+    assert "did you mean saas.api_key?" in ran.text
+    assert "SECRET" not in ran.text

@@ -58,6 +58,14 @@ def test_what_cannot_be_deployed_is_refused(raw, key, what):
     assert what in found.what
 
 
+def test_help_names_no_family_that_has_no_adapter():
+    assert "saas/" not in help_text("infer")
+
+
+def test_a_whole_number_may_stand_for_a_float_as_in_the_documents():
+    assert read(TrainParameters, SFT | {"sft.int.num_train_epochs": "3"}).sft.num_train_epochs == 3.0
+
+
 def test_reconnecting_needs_no_model_folder():
     assert read(InferParameters, {"udfName": "chat", "reconnect": "true"}).local_model_dir is None
 
@@ -123,6 +131,10 @@ def test_preference_tuning_takes_what_fine_tuning_takes_with_defaults_of_its_own
         ({"sft.adam_beta2": "1"}, "sft.adam_beta2", "is out of range"),
         ({"sft.logging_stepz": "3"}, "sft.logging_stepz", "is not a known parameter"),
         ({"sft.push_to_hub": "1"}, "sft.push_to_hub", "is not used here"),
+        ({"sft.lr": "1e-4"}, "sft.lr", "is not used here"),
+        ({"sft.int.learning_rate": "1e-4"}, "sft.int.learning_rate", "sft.learning_rate is a float"),
+        ({"sft.int.num_train_epochs": "1.5"}, "sft.int.num_train_epochs", "is not a whole number"),
+        ({"sft.string.num_train_epochs": "1"}, "sft.string.num_train_epochs", "string is no type"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(raw, key, what):

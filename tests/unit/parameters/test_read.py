@@ -69,6 +69,14 @@ def test_none_may_be_written_where_it_is_a_value():
         ("inner.items", "{}", 'inner.items="{}" is not a JSON list', 'write a JSON list, e.g. ["a", "b"]'),
         ("Flag", "1", "Flag is not a known parameter", "did you mean flag?"),
         ("inner.int.cuont", "1", "inner.int.cuont is not a known parameter", "did you mean inner.count?"),
+        (
+            "inner.int.rate",
+            "1.5",
+            'inner.int.rate="1.5" is not a whole number, and inner.rate is a float',
+            "write inner.rate or",
+        ),
+        ("inner.int.rate", "1e-4", "inner.int.rate=", "write inner.rate or inner.float.rate"),
+        ("inner.string.rate", "1", "inner.string.rate: string is no type", "write inner.rate or inner.float.rate"),
         ("MODEL_DIR", "1", "MODEL_DIR is not a known parameter", "did you mean modelDir?"),
         (
             "inner.str.count",
