@@ -72,7 +72,7 @@ def _arguments(folder: str, precision: str, rows: int, steps: int) -> TrainingAr
         weight_decay=0.1,
         adam_beta2=0.95,
         bf16=precision == "bf16",
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         logging_steps=10,
         save_strategy="no",
         report_to=[],

@@ -55,7 +55,7 @@ class LoopSettings:
         accumulation: Micro-batches an optimizer step.
         group_by_length: Whether rows of similar length share a batch.
         data_seed: Decides the data order; ``seed`` every other random choice.
-        optim: The optimizer's name, or None: AdamW, fused on a GPU.
+        optim: The optimizer's name, or None: AdamW, fused.
         learning_rate: Peak learning rate.
         betas: AdamW's momentum coefficients.
         schedule: A name of `schedules.SCHEDULES`, after a linear warm-up; ``schedule_options`` are its own.

@@ -187,7 +187,7 @@ class Estimator:
             if "foreach" in group:  # one tensor after another on a CPU, all at once on a GPU
                 group["foreach"] = self._gpu
         state, temporary = trace_optimizer(optimizer)
-        fused = settings.optim == "adamw_torch_fused" or (settings.optim is None and self._gpu)
+        fused = settings.optim in (None, "adamw_torch_fused")
         return state, 0 if fused else temporary
 
 

@@ -112,7 +112,7 @@ class OptimizationParameters(Parameters):
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients longer than this are scaled down; 0: never.")
     optim: Optimizer | None = Field(
         None,
-        description="The optimizer; none: AdamW, fused on a GPU. 8-bit ones need a GPU.",
+        description="The optimizer; none: AdamW, fused. 8-bit ones need a GPU.",
         json_schema_extra={"note": OPTIMIZER_NOTES},
     )
     lr_scheduler_type: Schedule = Field(

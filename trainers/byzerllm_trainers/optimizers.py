@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def build_optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
     """Return the run's optimizer; matrices decay, norms and biases do not.
 
-    The default is torch's AdamW: a resumed run is then bit for bit the uninterrupted one on a CPU.
+    The default is torch's AdamW, fused: a resumed run is then bit for bit the uninterrupted one on a CPU.
     """
     import torch
 
@@ -36,9 +36,7 @@ def build_optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.Opt
             return made
         case "adamw_bnb_8bit" | "paged_adamw_8bit" | "paged_adamw_32bit" if on_gpu:
             return _from_bitsandbytes(settings.optim, groups, adam)
-        case "adamw_torch_fused":
-            return torch.optim.AdamW(groups, fused=True, **adam)
-        case None if on_gpu:
+        case None | "adamw_torch_fused":
             return torch.optim.AdamW(groups, fused=True, **adam)
         case _:  # adamw_torch, and paged_adamw_32bit where there is no GPU whose memory could be paged out
             return torch.optim.AdamW(groups, **adam)
