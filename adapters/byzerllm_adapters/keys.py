@@ -6,7 +6,7 @@ import json
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import AliasChoices
@@ -65,24 +65,24 @@ class DeclaredKey:
         """The spelling that messages use."""
         return self.spellings[0]
 
-    @property
+    @cached_property
     def annotation(self) -> Any:
         """The type without `| None`."""
         options = [option for option in _options(self.field.annotation) if option is not type(None)]
         return options[0] if len(options) == 1 else self.field.annotation
 
-    @property
+    @cached_property
     def choices(self) -> tuple[Any, ...]:
         """The few values that may stand for it; none: any of its type."""
         return get_args(self.annotation) if get_origin(self.annotation) is Literal else ()
 
-    @property
+    @cached_property
     def type(self) -> str:
         """The name of the type among TYPES."""
         kind = type(self.choices[0]) if self.choices else get_origin(self.annotation) or self.annotation
         return next(name for name, known in TYPES.items() if known is kind)
 
-    @property
+    @cached_property
     def optional(self) -> bool:
         """Whether None may stand for it."""
         return type(None) in _options(self.field.annotation)

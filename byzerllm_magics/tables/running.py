@@ -34,10 +34,12 @@ def run(query: exp.Query, tables: Callable[[str], Table]) -> Table:
     bound = query.copy()
     sources = _bound(bound, tables)
     try:
-        return _run(bound.copy(), sources)
+        return _run(bound, sources)
     except (duckdb.BinderException, duckdb.ConversionException) as error:
         from .coercion import coerced
 
+        bound = query.copy()  # what has run was translated in place
+        sources = _bound(bound, tables)
         for select in bound.find_all(exp.Select):  # before casts that nobody wrote are part of a name
             name_columns(select)
         if not coerced(bound, sources):
