@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any
 
 import deepspeed
 import deepspeed.ops
@@ -44,16 +45,9 @@ def main(model_dir: str, precision: str, rows: int, width: int, warm_up: int, st
     torch.distributed.destroy_process_group()
 
 
-def _engine(model_dir: str, precision: str, rows: int) -> deepspeed.DeepSpeedEngine:
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="sdpa").train()
-    if precision == "bf16":
-        attend_in_fp32(model)  # as ours does, because it is the faster
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.1},
-        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    config = {
-        "steps_per_print": 10**9,
+def engine_config(precision: str, rows: int) -> dict[str, Any]:
+    """What both peers ask of DeepSpeed."""
+    return {
         "train_micro_batch_size_per_gpu": rows,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": 1.0,
@@ -62,6 +56,17 @@ def _engine(model_dir: str, precision: str, rows: int) -> deepspeed.DeepSpeedEng
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
+
+
+def _engine(model_dir: str, precision: str, rows: int) -> deepspeed.DeepSpeedEngine:
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="sdpa").train()
+    if precision == "bf16":
+        attend_in_fp32(model)  # as ours does, because it is the faster
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.1},
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    config = {"steps_per_print": 10**9, **engine_config(precision, rows)}
     optimizer = torch.optim.AdamW(groups, lr=3e-4, betas=(0.9, 0.95), eps=1e-8, fused=True)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
     return engine

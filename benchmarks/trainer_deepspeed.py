@@ -16,6 +16,7 @@ from typing import Any
 import deepspeed
 import deepspeed.ops
 import torch
+from bare_deepspeed import engine_config
 from deepspeed.ops.op_builder.all_ops import ALL_OPS
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
@@ -52,18 +53,9 @@ def main(model_dir: str, precision: str, rows: int, width: int, warm_up: int, st
 
 
 def _arguments(folder: str, precision: str, rows: int, steps: int) -> TrainingArguments:
-    engine = {
-        "train_micro_batch_size_per_gpu": rows,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": 1.0,
-        "bf16": {"enabled": precision == "bf16"},
-        "zero_optimization": {"stage": 2},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-    }
     return TrainingArguments(
         output_dir=folder,
-        deepspeed=engine,
+        deepspeed=engine_config(precision, rows),
         use_cpu=True,
         ddp_backend="gloo",
         per_device_train_batch_size=rows,
