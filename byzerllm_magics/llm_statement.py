@@ -56,7 +56,7 @@ def deploy(session: Session, raw: Mapping[str, object]) -> Deployment:
     keys = as_strings(parameters, raw)
     keys |= {"localModelDir": str(folder), "pretrainedModelType": parameters.pretrained_model_type}
     keys = known_here(keys)  # the replica's environment is the cluster's, not the notebook's
-    deployment = deployments.deploy(parameters, keys, sys_conf=session.sys_conf(), owner=owner)
+    deployment = deployments.deploy(parameters, keys, sys_conf=session.settings.as_sys_conf(), owner=owner)
     session.chats.forget(name)  # what was said, was said to another model
     return deployment
 

@@ -136,21 +136,16 @@ class Session:
         Raises:
             ByzerError: a job is running on it, unless ``force``.
         """
-        from byzerllm_trainers.follow import is_alive
-
         from .cluster import connection, embedded, jobs
 
         running_here = None if connection.is_connected() else embedded.find()
         if running_here and not force:  # a kernel that has just started; jobs of another may run there
             connection.connect(running_here.address)
-        if not force and connection.is_connected():
-            running = [job.name for job in jobs.listed() if job.state not in ("finished", "failed", "stopped")]
-            running = [name for name in running if is_alive(name)]
-            if running:
-                raise ByzerError(
-                    f"still running: {', '.join(running)}",
-                    do='"%byzerllm stop NAME" saves a checkpoint and ends a job; "%byzerllm shutdown --force" does not',
-                )
+        if not force and connection.is_connected() and (running := jobs.running()):
+            raise ByzerError(
+                f"still running: {', '.join(running)}",
+                do='"%byzerllm stop NAME" saves a checkpoint and ends a job; "%byzerllm shutdown --force" does not',
+            )
         self.chats.clear()
         return connection.shutdown()
 
@@ -210,10 +205,6 @@ class Session:
         if isinstance(parameters, str):
             return estimate_job(self, self.job(parameters))
         return estimate(self, {**(parameters or {}), **more})
-
-    def sys_conf(self) -> dict[str, str]:
-        """The settings as adapters get them: text under the language's names."""
-        return self.settings.as_sys_conf()
 
     # -- tables -------------------------------------------------------------------------------------------
 
@@ -306,11 +297,7 @@ class Session:
 
     def columns(self, name: str) -> list[str]:
         """Return a table's columns as far as they are known without work; none of a job that runs or a name unknown."""
-        from .tables import Table
-
-        known = self.tables.get(name, self._namespace().get(name))
-        found = known.column_names if isinstance(known, Table) else getattr(known, "columns", ())
-        return [column for column in found if isinstance(column, str)]
+        return self.tables.columns(name)
 
     # -- models and chats ---------------------------------------------------------------------------------
 

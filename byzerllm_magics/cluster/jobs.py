@@ -151,6 +151,11 @@ def listed() -> list[Job]:
     return [Job(f) for f in sorted(there, key=lambda f: -(f.root / "job.json").stat().st_mtime)]
 
 
+def running() -> list[str]:
+    """Names of those that go on, on the cluster that this process is connected to."""
+    return [job.name for job in listed() if job.state not in FINAL_STATES and follow.is_alive(job.name)]
+
+
 class JobWatch:
     """Keeps a `JobState` in step with a job's folder; each look reads only what is new.
 

@@ -53,6 +53,12 @@ class Catalog(MutableMapping[str, Any]):
         frames = {name for name, value in self._namespace().items() if not name.startswith("_") and is_frame(value)}
         return sorted({*self._held, *frames})
 
+    def columns(self, name: str) -> list[str]:
+        """Return a table's columns as far as they are known without work; none of a job that runs or a name unknown."""
+        known = self._held.get(name, self._namespace().get(name))
+        found = known.column_names if isinstance(known, Table) else getattr(known, "columns", ())
+        return [column for column in found if isinstance(column, str)]
+
     def table(self, name: str) -> Table:
         """Return the table of that name: written exactly so, else ignoring case.
 

@@ -103,7 +103,7 @@ def test_settings_hold_until_a_mode_resets_them(session: Session) -> None:
 
 def test_an_adapter_gets_the_settings_as_text(session: Session) -> None:
     session.configure(None, {"num_gpus": 2, "OWNER": "me"})
-    conf = session.sys_conf()
+    conf = session.settings.as_sys_conf()
     assert (conf["num_gpus"], conf["owner"], conf["maxConcurrency"]) == ("2", "me", "1")
     assert "num_cpus" not in conf
 
