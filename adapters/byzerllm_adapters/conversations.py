@@ -19,20 +19,23 @@ others the turn ends with the end token and the white space that the template al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import chain, islice, pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.outlines import Outline, outline, prompts_of
-from byzerllm_adapters.pieces import Piece, encode_all, encode_pieces, with_bos
+from byzerllm_adapters.pieces import Piece, begin_pieces, bos_written, encode_all, encode_pieces, with_bos
+from byzerllm_adapters.rendering import Span, Tools
 from byzerllm_adapters.rows import to_messages, tools_of
-from byzerllm_adapters.templates import Span, Tools, frame, has_markers, render
+from byzerllm_adapters.templates import frame, has_markers, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class Encoded:
 
     ids: list[int]
     mask: list[bool]
+
+
+Begun: TypeAlias = Callable[[], list[Encoded | ByzerError]]
+"""Waits for what each of many became; for one that does not fit, why."""
 
 
 def encode_prompt(
@@ -92,7 +99,18 @@ def encode_conversations(
     tools: Sequence[Tools | None] | None = None,
     firsts: Sequence[int] | None = None,
 ) -> list[Encoded | ByzerError]:
-    """Return for each conversation what `encode_conversation` returns or raises; many at once are much faster.
+    """Return for each conversation what `encode_conversation` returns or raises; many at once are much faster."""
+    return begin_conversations(tokenizer, conversations, max_length, tools, firsts)()
+
+
+def begin_conversations(
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]],
+    max_length: int | None = None,
+    tools: Sequence[Tools | None] | None = None,
+    firsts: Sequence[int] | None = None,
+) -> Begun:
+    """Render conversations and begin to tokenise them; meanwhile the next ones can be begun.
 
     Args:
         max_length: As of `encode_conversation`.
@@ -102,8 +120,8 @@ def encode_conversations(
     marked, count = has_markers(tokenizer), len(conversations)
     given = zip(conversations, tools or [None] * count, firsts or [0] * count, strict=True)
     found = [_outlined(tokenizer, *each, marked=marked) for each in given]
-    encoded = iter(_encoded(tokenizer, [each for each in found if isinstance(each, Outline)], max_length))
-    return [each if isinstance(each, ByzerError) else next(encoded) for each in found]
+    encoded = _begun(tokenizer, [each for each in found if isinstance(each, Outline)], max_length)
+    return lambda: _put_back(found, encoded())
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int | None = None) -> Encoded:
@@ -122,11 +140,12 @@ def encode_texts(
     end = tokenizer.eos_token_id
     if end is None:
         raise ByzerError("the tokenizer has no end-of-sequence token", do="set eos_token in its tokenizer_config.json")
+    bos, front = tokenizer.bos_token_id, bos_written(tokenizer)
     found = []
     for tokens in encode_all(tokenizer, texts):
-        ids = with_bos(tokenizer, tokens)
-        ids += [] if ids[-1:] == [end] else [end]
-        mask = [ids[0] != tokenizer.bos_token_id, *[True] * (len(ids) - 1)]
+        ids = with_bos(front, tokens)
+        ids = ids if ids[-1:] == [end] else [*ids, end]
+        mask = [ids[0] != bos, *[True] * (len(ids) - 1)]
         found.append(Encoded(ids[:max_length], mask[:max_length]))
     return found
 
@@ -148,15 +167,29 @@ def encode_rows(
     max_length: int | None = None,
 ) -> list[Encoded | ByzerError]:
     """Return for each row what `encode_row` returns or raises; an error in place of a row stays as it is."""
+    return begin_rows(tokenizer, rows, format, max_length)()
+
+
+def begin_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, Any] | ByzerError],
+    format: str,
+    max_length: int | None = None,
+) -> Begun:
+    """Render rows and begin to tokenise them; call what is returned for what `encode_rows` returns of them."""
     read = [_content(row, format) for row in rows]
     fits = [content for content in read if not isinstance(content, ByzerError)]
-    found: Sequence[Encoded | ByzerError]
     if format == "text":
         found = encode_texts(tokenizer, [text for text, _ in fits], max_length)
-    else:
-        found = encode_conversations(tokenizer, [m for m, _ in fits], max_length, [tools for _, tools in fits])
-    encoded = iter(found)
-    return [content if isinstance(content, ByzerError) else next(encoded) for content in read]
+        return lambda: _put_back(read, found)
+    begun = begin_conversations(tokenizer, [m for m, _ in fits], max_length, [tools for _, tools in fits])
+    return lambda: _put_back(read, begun())
+
+
+def _put_back(read: Sequence[object], encoded: Sequence[Encoded | ByzerError]) -> list[Encoded | ByzerError]:
+    """Return the errors in a list, and what the rest of it became in the place of the rest."""
+    others = iter(encoded)
+    return [each if isinstance(each, ByzerError) else next(others) for each in read]
 
 
 def _content(row: Mapping[str, Any] | ByzerError, format: str) -> tuple[Any, Tools | None] | ByzerError:
@@ -182,19 +215,39 @@ def _outlined(
         return error
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, outlines: Sequence[Outline], max_length: int | None) -> list[Encoded]:
-    """Return each conversation's ids, and for each of them whether the loss covers it."""
+def _begun(
+    tokenizer: PreTrainedTokenizerBase, outlines: Sequence[Outline], max_length: int | None
+) -> Callable[[], list[Encoded]]:
     cut = [_pieces(each.text, each.starts) for each in outlines]
+    ids = begin_pieces(tokenizer, [piece for each in cut for piece in each])
+    return lambda: _encoded(tokenizer, outlines, cut, ids(), max_length)
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase,
+    outlines: Sequence[Outline],
+    cut: Sequence[Sequence[Piece]],
+    ids: Sequence[list[int]],
+    max_length: int | None,
+) -> list[Encoded]:
+    """Return each conversation's ids, and for each of them whether the loss covers it.
+
+    Args:
+        cut: Each one's pieces.
+        ids: Each piece's.
+    """
     pieces = [piece for each in cut for piece in each]
-    ids = encode_pieces(tokenizer, pieces)
     spans = [local for each, own in zip(cut, outlines, strict=True) for local in _local(each, own.learned)]
     parts = zip(ids, _masks(tokenizer, pieces, ids, spans), strict=True)
     found = []
     for each in cut:
-        own = list(islice(parts, len(each)))
-        tokens, mask = [token for part, _ in own for token in part], [on for _, part in own for on in part]
-        found.append(Encoded(tokens[:max_length], mask[:max_length]))
+        tokens, masks = zip(*islice(parts, len(each)), strict=True)
+        found.append(Encoded(_joined(tokens, max_length), _joined(masks, max_length)))
     return found
+
+
+def _joined(parts: Iterable[list[T]], limit: int | None) -> list[T]:
+    return list(islice(chain.from_iterable(parts), limit))
 
 
 def _pieces(text: str, starts: Sequence[int]) -> list[Piece]:

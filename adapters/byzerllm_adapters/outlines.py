@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_adapters.templates import Span, Tools, added_token_at, ends_a_turn, frame, render, render_marked
+from byzerllm_adapters.rendering import Span, Tools
+from byzerllm_adapters.templates import added_token_at, ends_a_turn, frame, render, render_marked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -18,7 +19,21 @@ def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -
     """Return each piece's ids (rules 2, 3)."""
     firsts = iter(encode_all(tokenizer, [text for text, first in pieces if first]))
     middles = iter(_encode_middles(tokenizer, [text for text, first in pieces if not first]))
-    return [with_bos(tokenizer, next(firsts)) if first else next(middles) for _, first in pieces]
+    bos = bos_written(tokenizer)
+    return [with_bos(bos, next(firsts)) if first else next(middles) for _, first in pieces]
+
+
+def begin_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> Callable[[], list[list[int]]]:
+    """Begin to do what `encode_pieces` does, in a thread; call what is returned to wait for it.
+
+    A fast tokenizer holds no lock of Python's: meanwhile others can be rendered, which takes about as long.
+    """
+    return _thread().submit(encode_pieces, tokenizer, pieces).result
+
+
+@cache
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="tokenise")
 
 
 def _encode_middles(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> list[list[int]]:
@@ -56,14 +71,22 @@ def _spaces_front(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(after[: len(newline)] == newline and after[len(newline) :] != alone)
 
 
-def with_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    """Return a text's ids with BOS in front where rule 3 wants it."""
-    bos = tokenizer.bos_token_id
-    return [bos, *ids] if _writes_bos(tokenizer) and ids[:1] != [bos] else list(ids)
+def with_bos(bos: int | None, ids: list[int]) -> list[int]:
+    """Return a text's ids with BOS in front where rule 3 wants it.
+
+    Args:
+        bos: Of `bos_written`.
+        ids: The text's.
+    """
+    return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+
+def bos_written(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the BOS that the tokenizer itself puts in front of a plain text; None: it puts none there."""
+    return tokenizer.bos_token_id if _writes_bos(tokenizer) else None
 
 
 @lru_cache(maxsize=16)
 def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer itself puts its BOS in front of a plain text."""
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer.encode("a", add_special_tokens=True)[:1] == [bos]

@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from byzerllm_adapters.contract import Message
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.rendering import Span, Tools, is_plain, render_any, render_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,12 +21,6 @@ MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 ROLE_KEYS = ("user_role", "assistant_role")
 """The variables by which a template of ours lets a request or a job name the two who talk."""
-
-Span = tuple[int, int]
-"""Where some text begins and ends in a rendering, in characters."""
-
-Tools = Sequence[Mapping[str, Any]]
-"""JSON schemas of functions."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +110,14 @@ def render(
     Raises:
         ByzerError: The template refuses the conversation, e.g. a role, or roles that do not alternate.
     """
-    return _render(tokenizer, messages, add_generation_prompt, tools, roles, spans=False)[0]
+    return _rendered(tokenizer, messages, tools, roles, prompt=add_generation_prompt, spans=False)[0]
 
 
 def render_marked(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools | None = None
 ) -> tuple[str, list[Span]]:
     """Return a whole conversation and the spans of its `{% generation %}` blocks; errors as of `render`."""
-    return _render(tokenizer, messages, False, tools, None, spans=True)
+    return _rendered(tokenizer, messages, tools, None, prompt=False, spans=True)
 
 
 def frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
@@ -137,7 +132,7 @@ def added_token_at(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
 
 def ends_a_turn(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
     """Return whether a text's last token, white space aside, is an added one."""
-    return text.rstrip().endswith(tuple(_added(tokenizer)))
+    return text.rstrip().endswith(_added_texts(tokenizer))
 
 
 @lru_cache(maxsize=16)
@@ -171,28 +166,25 @@ def _added(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.content}
 
 
-def _render(
+@lru_cache(maxsize=16)
+def _added_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    return tuple(_added(tokenizer))
+
+
+def _rendered(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
-    add_generation_prompt: bool,
     tools: Tools | None,
     roles: Mapping[str, str] | None,
     *,
+    prompt: bool,
     spans: bool,
 ) -> tuple[str, list[Span]]:
     from jinja2.exceptions import TemplateError
-    from transformers.utils.chat_template_utils import render_jinja_template
 
+    template, variables = template_of(tokenizer), {**tokenizer.special_tokens_map, **(roles or {})}
+    write = render_plain if tools is None and is_plain(messages) else render_any
     try:
-        texts, found = render_jinja_template(
-            conversations=[list(messages)],
-            tools=None if tools is None else list(tools),
-            chat_template=template_of(tokenizer),
-            add_generation_prompt=add_generation_prompt,
-            return_assistant_tokens_mask=spans,
-            **tokenizer.special_tokens_map,
-            **(roles or {}),
-        )
+        return write(template, messages, tools, prompt, variables, spans=spans)
     except (TemplateError, TypeError) as error:  # a type error: the template adds to what a turn leaves out
         raise ByzerError(f"the chat template refuses the conversation: {error}") from error
-    return texts[0], found[0] if spans else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from byzerllm_adapters.conversations import Encoded, encode_conversations
+from byzerllm_adapters.conversations import Begun, Encoded, begin_conversations
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.preference_rows import Pair, check_columns, to_pair
 
@@ -86,16 +86,21 @@ class Preferred:
     columns: ClassVar[Sequence[str] | None] = None
     per_row: ClassVar[int] = 2
 
-    def encode(self, batch: Batch) -> list[Encoded | ByzerError]:
-        """Return each row's two examples, or its error twice."""
+    def begin(self, batch: Batch) -> Begun:
+        """Begin with each row's two examples, or its error twice."""
         read = [_pair(row) for row in batch.rows()]
         pairs = [pair for pair in read if not isinstance(pair, ByzerError)]
         sides = [[*pair.prompt, *answer] for pair in pairs for answer in (pair.chosen, pair.rejected)]
         tools = [pair.tools for pair in pairs for _ in range(2)]
         firsts = [len(pair.prompt) for pair in pairs for _ in range(2)]
-        encoded = iter(encode_conversations(self.tokenizer, sides, self.max_length, tools, firsts))
-        rows = [(row, row) if isinstance(row, ByzerError) else (next(encoded), next(encoded)) for row in read]
-        return [side for chosen, rejected in rows for side in _sides(chosen, rejected)]
+        begun = begin_conversations(self.tokenizer, sides, self.max_length, tools, firsts)
+        return lambda: _both_sides(read, begun())
+
+
+def _both_sides(read: Sequence[Pair | ByzerError], sides: Sequence[Encoded | ByzerError]) -> list[Encoded | ByzerError]:
+    encoded = iter(sides)
+    rows = [(row, row) if isinstance(row, ByzerError) else (next(encoded), next(encoded)) for row in read]
+    return [side for chosen, rejected in rows for side in _sides(chosen, rejected)]
 
 
 def _pair(row: Mapping[str, Any] | ByzerError) -> Pair | ByzerError:

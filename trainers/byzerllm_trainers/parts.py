@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Values: TypeAlias = Mapping[str, Any]
 
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 2048
 BYTES_AT_ONCE = 4 << 20
 """A batch ends at whichever of both it reaches first: a tokenizer needs some hundred bytes for each one of text."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from byzerllm_adapters import conversations, registry
-from byzerllm_adapters.conversations import Encoded
+from byzerllm_adapters.conversations import Begun, Encoded
 from byzerllm_adapters.errors import ByzerError
 
 from .engine import precision
@@ -116,15 +116,16 @@ class Documents:
     columns: ClassVar[Sequence[str] | None] = ("text",)
     per_row: ClassVar[int] = 1
 
-    def encode(self, batch: Batch) -> list[Encoded | ByzerError]:
-        """Return each text's ids; all are learned."""
+    def begin(self, batch: Batch) -> Begun:
+        """Return what gives each text's ids; all are learned."""
         texts = batch.column("text")
         written = [text for text in texts if isinstance(text, str) and text]
         encoded = iter(conversations.encode_texts(self.tokenizer, written))
-        return [
+        found = [
             next(encoded) if isinstance(text, str) and text else _without_text(text, batch.names(row))
             for row, text in enumerate(texts)
         ]
+        return lambda: found
 
 
 def _without_text(text: object, columns: Sequence[str]) -> Encoded | ByzerError:

@@ -11,7 +11,7 @@ import numpy as np
 
 from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.contract import Message
-from byzerllm_adapters.conversations import Encoded, encode_rows
+from byzerllm_adapters.conversations import Begun, begin_rows
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.rows import detect_format, to_messages, tools_of
 from byzerllm_adapters.templates import ROLE_KEYS, fix_roles, frame
@@ -133,9 +133,9 @@ class Conversations:
     columns: ClassVar[Sequence[str] | None] = None
     per_row: ClassVar[int] = 1
 
-    def encode(self, batch: Batch) -> list[Encoded | ByzerError]:
-        """Return each row's ids and loss mask."""
-        return encode_rows(self.tokenizer, batch.rows(), self.format, self.max_length)
+    def begin(self, batch: Batch) -> Begun:
+        """Begin with each row's ids and loss mask."""
+        return begin_rows(self.tokenizer, batch.rows(), self.format, self.max_length)
 
 
 def _refuse_endless(shards: Shards, tokenizer: Any, limit: int) -> None:
