@@ -11,8 +11,9 @@ numbers of tokens are compared.
 Linearity: seconds a row at 10^7 short texts over those at 10^4, in a task on the embedded cluster as a job does it: up
 to 10^5 rows in one process, more with Ray Data on two cores. Both without the imports of the first process.
 
-Memory: meanwhile, at 10^7 rows, the resident memory of everything together: this process, and all of the cluster's
-(proportional set sizes, so that shared pages count once), sampled twice a second.
+Memory: meanwhile, at 10^7 rows, the resident memory of everything together: this process, in place of a kernel (what
+makes the model and the rows has ended), and all of the cluster's. Proportional set sizes, so that shared pages count
+once, are sampled twice a second.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from measure import Figure, interleaved, ratio_of_medians
 from tiny_model import tiny_model
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from byzerllm_trainers.recipe import Job
+
+T = TypeVar("T")
 
 SMOKE = {"documents": 200, "conversations": 200, "rounds": 1, "sizes": (1_000, 10_000)}
 CORES = 2
@@ -53,8 +56,11 @@ def measure(
     sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000),
 ) -> list[Figure]:
     """About ten minutes, and 1.5 GB of disk."""
-    model = tiny_model(work).model
-    tables = {"sfft": _documents(work, documents), "sft": _conversations(work, conversations)}
+    model = _in_a_new_process(_model, work)
+    tables = {
+        "sfft": _in_a_new_process(_documents, work, documents),
+        "sft": _in_a_new_process(_conversations, work, conversations),
+    }
     return [
         *(_speed(work, model, method, rows, rounds) for method, rows in tables.items()),
         *_large(work, model, sizes),
@@ -79,10 +85,10 @@ def _speed(work: Path, model: Path, method: str, rows: Path, rounds: int) -> Fig
     return Figure(f"tokenise_{method}_over_map", ratio_of_medians(ours, best), "ratio", raw, at_least=1.0)
 
 
-def _in_a_new_process(function: Any, *arguments: object) -> tuple[float, int]:
+def _in_a_new_process(function: Callable[..., T], *arguments: object) -> T:
+    """Call a function whose libraries and memory are not to stay."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        found: tuple[float, int] = process.submit(function, *arguments).result()
-        return found
+        return process.submit(function, *arguments).result()
 
 
 def _ours(work: Path, model: Path, method: str, rows: Path) -> tuple[float, int]:
@@ -150,7 +156,7 @@ def _large(work: Path, model: Path, sizes: tuple[int, ...]) -> list[Figure]:
     connect(num_cpus=CORES)
     seconds, peaks = {}, {}
     for size in sizes:
-        job = _job(work, model, "sfft", _short_texts(work, size))
+        job = _job(work, model, "sfft", _in_a_new_process(_short_texts, work, size))
         with _peak_memory() as sampled:
             begun_and_done = ray.remote(num_cpus=0)(_prepare).remote(str(job.folder.root))
             seconds[size] = ray.get(begun_and_done)
@@ -271,6 +277,10 @@ def _conversations(work: Path, number: int) -> Path:
 
 def _repeated(values: Any, number: int) -> list[Any]:
     return [values[index % len(values)] for index in range(number)]
+
+
+def _model(work: Path) -> Path:
+    return tiny_model(work).model
 
 
 def _short_texts(work: Path, number: int) -> Path:

@@ -52,7 +52,7 @@ class PreferenceTuning(SupervisedFineTuning):
             "pairs": len(shards) // 2 - unused,
             "pairs_cut_off": unused,
             **tokenised.dropped,
-            "tokens": int(shards.lengths.sum()),
+            "tokens": len(shards.tokens),
             "supervised_tokens": int(shards.targets.sum()),
         }
         return counts | tokenised.counts | partition_counts(shards, plan)

@@ -64,7 +64,7 @@ class SupervisedFineTuning:
             "examples": len(shards) - unused,
             "examples_cut_off": unused,
             **tokenised.dropped,
-            "tokens": int(shards.lengths.sum()),
+            "tokens": len(shards.tokens),
             "supervised_tokens": int(shards.targets.sum()),
         }
         return counts | tokenised.counts | partition_counts(shards, plan)

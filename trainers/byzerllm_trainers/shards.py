@@ -45,7 +45,7 @@ class Shards:
     Attributes:
         tokens: int32 ``[total]``, memory-mapped.
         mask: bool ``[total]``, memory-mapped; True where the loss applies.
-        offsets: int64 ``[examples + 1]``.
+        offsets: int64 ``[examples + 1]``, memory-mapped.
         partitions: Where the table's partitions begin and end among the examples, ascending; None: nobody asked.
         dropped: int64, which examples there would be besides if their rows did fit, counted among all, ascending.
         why: What was wrong with the first of them, without its place.
@@ -202,13 +202,13 @@ def open_shards(folder: Path) -> Shards:
     def mapped(name: str, dtype: type[np.generic], length: int) -> npt.NDArray[np.generic]:
         if not length:  # an empty file cannot be mapped
             return np.zeros(0, dtype)
-        return np.memmap(folder / name, dtype=dtype, mode="r", shape=(length,))
+        return np.asarray(np.memmap(folder / name, dtype=dtype, mode="r", shape=(length,)))  # plain: quick to slice
 
     total, examples = int(manifest["tokens"]), int(manifest["examples"])
     return Shards(
         tokens=mapped("tokens.bin", np.int32, total),  # type: ignore[arg-type]
         mask=mapped("mask.bin", np.bool_, total),  # type: ignore[arg-type]
-        offsets=np.fromfile(folder / "offsets.bin", dtype=np.int64, count=examples + 1),
+        offsets=mapped("offsets.bin", np.int64, examples + 1),  # type: ignore[arg-type]
         partitions=manifest["partitions"],
         dropped=np.fromfile(folder / "dropped.bin", dtype=np.int64, count=int(manifest["dropped"])),
         why=manifest["why"] and ByzerError(**manifest["why"]),
