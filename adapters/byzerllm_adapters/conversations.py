@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from byzerllm_adapters.contract import Message
@@ -247,7 +247,10 @@ def _encoded(
 
 
 def _joined(parts: Iterable[list[T]], limit: int | None) -> list[T]:
-    return list(islice(chain.from_iterable(parts), limit))
+    whole = list[T]()
+    for part in parts:
+        whole += part
+    return whole[:limit]
 
 
 def _pieces(text: str, starts: Sequence[int]) -> list[Piece]:

@@ -125,7 +125,7 @@ class ShardWriter:
         lengths = np.fromiter((len(example.ids) for example in examples), np.int64, len(examples))
         total = int(lengths.sum())
         tokens = np.fromiter(chain.from_iterable(example.ids for example in examples), np.int32, total)
-        mask = np.fromiter(chain.from_iterable(example.mask for example in examples), np.bool_, total)
+        mask = np.frombuffer(b"".join(bytes(example.mask) for example in examples), np.bool_)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         dropped = np.array([number for number, _ in errors], np.int64)
         self.append(Shards(tokens, mask, offsets, None, dropped, errors[0][1] if errors else None))

@@ -88,10 +88,11 @@ def test_dropped_rows_are_remembered_and_partitions_count_what_is_left(tmp_path:
     assert (whole.dropped.tolist(), whole.why) == ([], None)
 
 
-def test_tokens_are_mapped_not_loaded(tmp_path: Path) -> None:
+def test_examples_are_mapped_not_loaded(tmp_path: Path) -> None:
     shards = write_shards(tmp_path, examples([10, 20]))
-    assert isinstance(shards.tokens, np.memmap)
-    assert isinstance(shards.mask, np.memmap)
+    for each in (shards.tokens, shards.mask, shards.offsets):
+        assert isinstance(each.base, np.memmap)
+        assert not each.flags.writeable
 
 
 def test_shards_that_were_not_finished_do_not_open(tmp_path: Path) -> None:
