@@ -113,6 +113,9 @@ class Kept:
         """Raise `Enough`: a checkpoint would follow."""
         raise Enough
 
+    def fence(self) -> None:
+        """Nobody else goes on with it."""
+
     def saved(self, step: int) -> None:
         """Nothing is."""
 

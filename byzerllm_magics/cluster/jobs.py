@@ -78,6 +78,18 @@ class Job:
             raise ByzerError(f"job {self.name!r} is not running: it is {self.state}") from None
         ray.get(coordinator.stop.remote())
 
+    def resume(self) -> None:
+        """Go on from the last checkpoint, on the cluster that is connected: after a stop, a failure or a crash.
+
+        Raises:
+            ByzerError: the job runs, has finished, or there is no cluster.
+        """
+        from byzerllm_trainers.resume import resume
+
+        if not is_connected():
+            connect()
+        resume(self.folder)
+
     def metrics(self) -> pd.DataFrame:
         """Return all steps: step, loss, learning_rate, grad_norm, tokens, tokens_per_second, seconds."""
         import pandas as pd
@@ -192,9 +204,9 @@ class JobWatch:
             self._heard = time.monotonic()
         elif self.state.active and self._is_alive and time.monotonic() - self._heard > LIVENESS_SECONDS:
             self._heard = time.monotonic()
-            if not self._is_alive(self._folder.name) and not follow.events_left(self._folder):
+            if not self._is_alive(self._folder.name) and self._folder.ending() is None:
                 self.state.state = "failed"
-                self.state.message = "its coordinator is gone (was the cluster shut down?); checkpoints are kept"
+                self.state.message = f"its coordinator is gone: %byzerllm resume {self._folder.name} goes on"
         return self.state
 
     def _apply(self, event: Record) -> None:
@@ -209,7 +221,7 @@ class JobWatch:
             said += [f"tokenised before by {event['reused']}"] if "reused" in event else []
             state.message = ", ".join(said)
             return
-        state.state = name
+        state.state, state.finished, self.model_step = name, None, None
         state.total_steps = event.get("total_steps", state.total_steps)
         self._board = event.get("tensorboard", self._board)
         state.message = event.get(

@@ -11,6 +11,7 @@ SUBCOMMANDS = {
     "attach": "show a job again, live, in any kernel",
     "wait": "wait for a job's end",
     "stop": "save a checkpoint and end a job",
+    "resume": "go on with a job that was stopped, failed or lost its cluster",
     "logs": "a job's logs",
     "undeploy": "delete a deployed model",
     "status": "the cluster, its models and jobs",

@@ -17,4 +17,7 @@ def call(context: Context) -> None:
     context.session.connect()
     job = context.session.job(context.options.job)
     job.stop()
-    print(f"Job {job.name} saves a checkpoint and ends after its current step.")
+    print(
+        f"Job {job.name} saves a checkpoint and ends after its current step; "
+        f'"%byzerllm resume {job.name}" goes on with it.'
+    )

@@ -25,7 +25,17 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 def test_the_job_folder_holds_what_the_design_says(pretrained: Observed) -> None:
     root = pretrained.job.folder.root
-    expected = {"job.json", "lease.json", "metrics.jsonl", "events.jsonl", "data", "checkpoints", "logs", "model"}
+    expected = {
+        "job.json",
+        "lease.json",
+        "leases",
+        "metrics.jsonl",
+        "events.jsonl",
+        "data",
+        "checkpoints",
+        "logs",
+        "model",
+    }
     assert {path.name for path in root.iterdir()} - {"tensorboard", f"converted-step-{STEPS}"} == expected
     request = json.loads((root / "job.json").read_text())
     assert request["workers"] == 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ def save_checkpoint(
     keep: int,
     metrics: Mapping[str, float] | None = None,
     best_by: str | None = None,
+    fence: Callable[[], None] = lambda: None,
 ) -> None:
     """Save engine and random state after ``step`` optimizer steps; rank 0 commits and drops old ones.
 
@@ -45,11 +46,15 @@ def save_checkpoint(
         keep: How many committed checkpoints remain.
         metrics: What the evaluation of this step found.
         best_by: The checkpoint that is best by this metric remains besides.
+        fence: Called on rank 0 before anything that others may have written is removed, and before the commit; it
+            raises if this attempt may not write any more.
     """
     import torch
     import torch.distributed as dist
 
     target = folder.checkpoints / f"step-{step}"
+    if rank == 0:
+        fence()
     if rank == 0 and target.exists():
         shutil.rmtree(target)  # a torn one of an earlier attempt
     dist.barrier()
@@ -57,7 +62,9 @@ def save_checkpoint(
     torch.save(_random_state(), target / f"random-{rank}.pt")
     dist.barrier()
     if rank == 0:
-        write_json(target / "manifest.json", {"step": step, "metrics": dict(metrics or {}), "files": _digests(target)})
+        digests = _digests(target)
+        fence()
+        write_json(target / "manifest.json", {"step": step, "metrics": dict(metrics or {}), "files": digests})
         best = best_checkpoint(folder, best_by) if best_by else None
         for old in committed(folder)[:-keep]:
             if old != best:
@@ -179,17 +186,24 @@ def _newest_whole(folder: JobFolder) -> Path | None:
     return None
 
 
-def export_model(engine: Any, target: Path, rank: int) -> None:
+def export_model(engine: Any, target: Path, rank: int, fence: Callable[[], None] = lambda: None) -> None:
     """Write the trained weights as a folder that transformers, or peft for an adapter, loads.
 
     Every rank calls this: under ZeRO-3 the weights are gathered, one parameter at a time. Frozen weights of an
     adapter's base are not written.
+
+    Args:
+        engine: The DeepSpeed engine.
+        target: The folder; what was there is replaced.
+        rank: This process's rank.
+        fence: As of `save_checkpoint`.
     """
     state = _gathered_state(engine, rank)
     if rank == 0:
         staging = target.with_name(f".{target.name}.partial")
         shutil.rmtree(staging, ignore_errors=True)
         engine.module.save_pretrained(staging, state_dict=state)
+        fence()
         shutil.rmtree(target, ignore_errors=True)
         staging.rename(target)
 

@@ -68,23 +68,18 @@ def wait(folder: JobFolder, on_look: Callable[[], None] = lambda: None) -> Recor
     events, looks = Cursor(folder.root / "events.jsonl"), 0
     while True:
         on_look()
-        for event in events.advance():
-            if event["event"] in FINAL_STATES:
-                on_look()
-                return finished(folder, event)
+        last = events.advance()[-1:]
+        if last and last[0]["event"] in FINAL_STATES:  # else it was resumed since
+            on_look()
+            return finished(folder, last[0])
         looks += 1
-        if looks % 20 == 0 and not is_alive(folder.name) and not events_left(folder):
+        if looks % 20 == 0 and not is_alive(folder.name) and folder.ending() is None:
             raise ByzerError(
                 f"job {folder.name}: its coordinator is gone and it did not end",
                 where=f"folder {folder.root}",
-                do="its checkpoints are there; was the cluster shut down?",
+                do=f'"%byzerllm resume {folder.name}" goes on from its last checkpoint',
             )
         time.sleep(POLL_SECONDS)
-
-
-def events_left(folder: JobFolder) -> bool:
-    """Whether the job has ended after all."""
-    return any(event["event"] in FINAL_STATES for event in folder.events())
 
 
 def finished(folder: JobFolder, event: Record) -> Record:
@@ -113,7 +108,7 @@ def result_row(folder: JobFolder) -> Record:
     from .job_request import read_request
 
     request, events, metrics = read_request(folder), folder.events(), folder.metrics()
-    last: Record = next((e for e in reversed(events) if e["event"] in FINAL_STATES), {"event": "running"})
+    last: Record = folder.ending() or {"event": "running"}
     evaluated = evaluation_of(metrics, last.get("model_step"))
     return {
         "name": folder.name,

@@ -17,7 +17,7 @@ from typing import Any
 from byzerllm_adapters.errors import ByzerError
 
 from . import recipe
-from .job_folder import JobFolder, Record
+from .job_folder import JobFolder, LeaseLost, Record
 from .job_request import JobRequest, read_request
 from .tensorboard_server import TensorBoardServer
 from .worker import Worker, keep_log
@@ -56,7 +56,7 @@ class Coordinator:
     def __init__(self, root: str) -> None:
         self._folder = JobFolder(root)
         keep_log(self._folder.logs / "coordinator.log")
-        self._stop = threading.Event()
+        self._stop, self._begun = threading.Event(), threading.Event()
         self._placed = threading.Event()
         self._workers: list[Any] = []
         self._board: TensorBoardServer | None = None
@@ -67,6 +67,10 @@ class Coordinator:
         """Wait until the gang is placed and return its actor handles, by rank."""
         self._placed.wait()
         return self._workers
+
+    def begin(self) -> None:
+        """Wait until this coordinator holds the lease, and the job's events say that it goes on."""
+        self._begun.wait()
 
     def stop(self) -> None:
         """End the job after the current step, with a checkpoint."""
@@ -81,20 +85,37 @@ class Coordinator:
         import ray
 
         try:
+            self._conclude()
+        except LeaseLost as lost:  # the job goes on elsewhere, and its folder is no longer ours
+            print(f"ends: {lost}")
+        finally:
+            self._placed.set()
+            self._begun.set()
+            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+    def _conclude(self) -> None:
+        """Supervise, and record how the job ended.
+
+        Raises:
+            LeaseLost: another coordinator has taken the job over.
+        """
+        try:
             self._event(**self._supervise())
+        except LeaseLost:
+            raise
         except ByzerError as error:
             self._event("failed", error=error.render())
         except Exception as error:  # noqa: BLE001 - whatever it was, the cell has to say it
             traceback.print_exc()
             self._event("failed", error=[f"{type(error).__name__}: {error}"])
-        finally:
-            self._placed.set()
-            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _supervise(self) -> Record:
         """Run attempts until one ends; return the final event."""
         request = read_request(self._folder)
         self._attempt = self._folder.take_lease("coordinator")
+        if self._attempt > 1:
+            self._event("restarting", message="going on from the last checkpoint")
+        self._begun.set()
         if request.loop.report_to == "tensorboard":
             self._board = TensorBoardServer(self._folder.tensorboard)
             print(f"TensorBoard: {self._board.url}")
@@ -292,7 +313,9 @@ def prepare(root: str) -> Record:
 
 
 def told(cause: BaseException, place: str, job: str) -> ByzerError:
-    """Return what a task or worker raised as an error that names its place."""
+    """Return what a task or worker raised as an error that names its place; a lost lease has none."""
+    if isinstance(cause, LeaseLost):
+        return cause
     if isinstance(cause, ByzerError):
         return ByzerError(cause.what, where=cause.where or place, do=cause.do)
     first = " ".join(str(cause).strip().splitlines()[:2])

@@ -2,6 +2,7 @@
 
 job.json            the whole request and the versions; enough to run it again
 lease.json          attempt number and owner: only the holder of the newest attempt may write
+leases/N            each attempt's claim, made exclusively: no two processes ever hold one number
 metrics.jsonl       one line a step, keyed (attempt, step); a reader keeps the latest attempt of a step
 events.jsonl        started, checkpoint, worker lost, resumed, finished, failed
 evaluations.jsonl   one line an evaluation of the job's models on a table
@@ -88,7 +89,8 @@ class JobFolder:
         if self.exists():
             raise ByzerError(
                 f"a job named {self.name!r} exists already in {self.root.parent}",
-                do=f'choose another name, or look at it with "%byzerllm attach {self.name}"',
+                do=f'choose another name; "%byzerllm attach {self.name}" shows it, '
+                f'"%byzerllm resume {self.name}" goes on with it',
             )
         if self.root.exists() and any(self.root.iterdir()):
             raise ByzerError(f"{self.root} holds other files", do="choose another name or localPathPrefix")
@@ -106,16 +108,28 @@ class JobFolder:
             raise ByzerError(f"no job in {self.root}", do='"%byzerllm jobs" lists the jobs that are known')
         return read_json(self.root / "job.json")
 
+    def ending(self) -> Record | None:
+        """Return the final event of a job that has ended; None: it goes on, or was resumed."""
+        last = self.events()[-1:]
+        return last[0] if last and last[0]["event"] in FINAL_STATES else None
+
     # -- the lease --------------------------------------------------------------------------------------
 
     def attempt(self) -> int:
         """The newest attempt's number; 0 before the first."""
-        path = self.root / "lease.json"
-        return int(read_json(path)["attempt"]) if path.exists() else 0
+        claims = self.root / "leases"
+        return max((int(path.name) for path in claims.iterdir()), default=0) if claims.exists() else 0
 
     def take_lease(self, owner: str) -> int:
-        """Become the newest attempt and return its number, counted from 1."""
-        attempt = self.attempt() + 1
+        """Become the newest attempt and return its number, counted from 1; whoever held the lease may not write now."""
+        (self.root / "leases").mkdir(exist_ok=True)
+        while True:
+            attempt = self.attempt() + 1
+            try:
+                (self.root / "leases" / str(attempt)).open("x").close()
+            except FileExistsError:  # somebody else was faster
+                continue
+            break
         for file in ("metrics.jsonl", "events.jsonl"):
             _drop_torn_line(self.root / file)
         write_json(self.root / "lease.json", {"attempt": attempt, "owner": owner, "taken": time.time()})

@@ -71,6 +71,9 @@ class Observer(Protocol):
     def flush(self) -> None:
         """Put the records on disk: a checkpoint follows, and another attempt may go on behind it."""
 
+    def fence(self) -> None:
+        """Raise if another attempt goes on with this job: nothing may be written any more."""
+
     def saved(self, step: int) -> None:
         """A checkpoint was committed."""
 
@@ -269,7 +272,16 @@ class _Run:
 
     def _save(self, step: int, metrics: dict[str, float]) -> None:
         keep, best_by = self.settings.save_total_limit, self.settings.best_by
-        save_checkpoint(self.engine, self.folder, step, self.rank.index, keep=keep, metrics=metrics, best_by=best_by)
+        save_checkpoint(
+            self.engine,
+            self.folder,
+            step,
+            self.rank.index,
+            keep=keep,
+            metrics=metrics,
+            best_by=best_by,
+            fence=self.observer.fence,
+        )
 
 
 def _begin(engine: Any, settings: LoopSettings, folder: JobFolder, rank: Rank, total_steps: int) -> int:

@@ -127,7 +127,7 @@ class Worker:
                 sampler=recipe.sampler(method, job),
             )
         if outcome.state == "finished":
-            export_model(engine, self._folder.model, rank.index)
+            export_model(engine, self._folder.model, rank.index, fence=self.fence)
             if rank.index == 0:
                 method.tokenizer(job).save_pretrained(self._folder.model)
                 print(f"model and tokenizer, as of step {outcome.model_step}: {self._folder.model}")
@@ -135,15 +135,19 @@ class Worker:
         torch.distributed.destroy_process_group()
         return outcome.as_record()
 
+    def fence(self) -> None:
+        """Raise `LeaseLost` if another attempt goes on with this job."""
+        self._folder.check_lease(self._attempt)
+
     def event(self, name: str, **details: Any) -> None:
         """Append an event to the job's."""
         record = {"event": name, "time": time.time(), "attempt": self._attempt, **details}
-        self._folder.check_lease(self._attempt)
+        self.fence()
         self._folder.append("events.jsonl", [record])
 
     def keep_samples(self, answers: Sequence[Record]) -> None:
         """Append what the model answered to ``samples.jsonl``."""
-        self._folder.check_lease(self._attempt)
+        self.fence()
         self._folder.append("samples.jsonl", [{"attempt": self._attempt, **answer} for answer in answers])
 
     def is_asked_to_stop(self) -> bool:
@@ -165,6 +169,9 @@ class _Observer:
 
     def flush(self) -> None:
         self.metrics.flush()
+
+    def fence(self) -> None:
+        self.worker.fence()
 
     def saved(self, step: int) -> None:
         self.worker.event("checkpoint", step=step)

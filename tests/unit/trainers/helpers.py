@@ -168,6 +168,8 @@ class Seen:
 
     def flush(self) -> None: ...
 
+    def fence(self) -> None: ...
+
     def saved(self, step: int) -> None:
         self.checkpoints.append(step)
 

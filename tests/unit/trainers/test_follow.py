@@ -70,6 +70,18 @@ def test_waiting_for_a_stopped_job_is_no_error(folder: JobFolder) -> None:
     assert follow.wait(folder)["event"] == "stopped"
 
 
+def test_waiting_for_a_resumed_job_waits_for_its_new_end(folder: JobFolder) -> None:
+    folder.append("events.jsonl", [event("running"), event("stopped"), event("restarting")])
+    looks = []
+
+    def look() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            folder.append("events.jsonl", [event("finished", steps=7)])
+
+    assert follow.wait(folder, look)["steps"] == 7
+
+
 def test_waiting_raises_the_jobs_own_error(folder: JobFolder) -> None:
     original = ByzerError("the loss became nan at step 4", where="rank 1", do="lower the learning rate")
     folder.append("events.jsonl", [event("failed", error=original.render())])
@@ -83,8 +95,9 @@ def test_waiting_for_a_job_whose_coordinator_is_gone_says_so(
     folder: JobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow, "is_alive", lambda _name: False)
-    with pytest.raises(ByzerError, match="its coordinator is gone"):
+    with pytest.raises(ByzerError, match="its coordinator is gone") as caught:
         follow.wait(folder)
+    assert caught.value.do == '"%byzerllm resume job" goes on from its last checkpoint'
 
 
 def test_a_job_that_ended_while_its_coordinator_left_has_ended(
@@ -160,6 +173,12 @@ def test_a_result_row_of_a_failed_job_says_why(asked: JobFolder) -> None:
     asked.append("events.jsonl", [event("running"), event("failed", error=["no room", "→ add nodes"])])
     row = follow.result_row(asked)
     assert (row["status"], row["error"]) == ("failed", "no room")
+
+
+def test_a_result_row_of_a_resumed_job_says_that_it_runs(asked: JobFolder) -> None:
+    asked.append("events.jsonl", [event("running"), event("failed", error=["no room"]), event("restarting")])
+    row = follow.result_row(asked)
+    assert (row["status"], row["error"]) == ("running", None)
 
 
 def test_a_result_row_of_a_job_that_only_began_has_nothing_in_it(asked: JobFolder) -> None:

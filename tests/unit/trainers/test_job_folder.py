@@ -1,6 +1,7 @@
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,21 @@ def test_attempts_count_from_one_and_only_the_newest_holds_the_lease(folder: Job
     folder.check_lease(second)
     with pytest.raises(LeaseLost, match="attempt 2 took over from attempt 1"):
         folder.check_lease(first)
+
+
+def test_of_many_that_take_the_lease_at_once_each_gets_a_number_of_its_own(folder: JobFolder) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        attempts = list(threads.map(lambda _: folder.take_lease("one of many"), range(64)))
+    assert sorted(attempts) == list(range(1, 65))
+    assert folder.attempt() == 64
+
+
+def test_a_job_that_goes_on_after_its_end_has_not_ended(folder: JobFolder) -> None:
+    assert folder.ending() is None
+    folder.append("events.jsonl", [{"event": "running"}, {"event": "stopped", "steps": 3}])
+    assert folder.ending() == {"event": "stopped", "steps": 3}
+    folder.append("events.jsonl", [{"event": "restarting"}])
+    assert folder.ending() is None
 
 
 def test_metrics_reach_the_folder_with_their_attempt(folder: JobFolder) -> None:

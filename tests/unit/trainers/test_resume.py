@@ -1,5 +1,6 @@
 """Checkpoints: what counts as one, how many are kept, and that a resumed run is the uninterrupted one."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from byzerllm_trainers.checkpoint import committed, is_whole
-from byzerllm_trainers.job_folder import JobFolder
+from byzerllm_trainers.checkpoint import committed, is_whole, save_checkpoint
+from byzerllm_trainers.job_folder import JobFolder, LeaseLost
 from byzerllm_trainers.loop_settings import LoopSettings
 from tests.unit.trainers.helpers import Ran, examples, load, run, settings
 
@@ -168,3 +169,32 @@ def test_a_job_that_had_finished_does_nothing_more(tiny_model: Path, make_folder
     again = trained(tiny_model, folder, chosen())
     assert (again.outcome.state, again.outcome.steps, again.records) == ("finished", TOTAL, [])
     assert again.digest() == first.digest()
+
+
+class Fence:
+    """Lets a number of writes pass, then none: the lease was taken over meanwhile."""
+
+    def __init__(self, passes: int) -> None:
+        self.left = passes
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise LeaseLost("attempt 2 took over")
+
+
+@pytest.mark.parametrize("passes", [0, 1], ids=["before anything is removed", "before the commit"])
+def test_who_has_lost_the_lease_commits_no_checkpoint_and_removes_none(
+    tiny_model: Path, make_folder: Any, passes: int
+) -> None:
+    folder = make_folder("fenced")
+    ran = trained(tiny_model, folder, chosen(save_total_limit=1), stop_at=3)
+    before = {path: sha256(path) for path in folder.checkpoints.rglob("*") if path.is_file()}
+    with pytest.raises(LeaseLost):
+        save_checkpoint(ran.engine, folder, 4, 0, keep=1, fence=Fence(passes))
+    assert [path.name for path in committed(folder)] == ["step-3"]
+    assert {path: sha256(path) for path in before} == before
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,24 @@
+"""``%byzerllm resume JOB``: go on with a job that was stopped, failed, or lost its cluster."""
+
+from __future__ import annotations
+
+from .dispatch import Context, Parser
+
+
+def parser() -> Parser:
+    """Which job."""
+    parser = Parser("resume")
+    parser.add_argument("job", help="its name, or its folder")
+    parser.add_argument("-o", "--output", metavar="NAME", help="bind the job to this variable")
+    return parser
+
+
+def call(context: Context) -> None:
+    """Start the job again from its last checkpoint, and show it."""
+    from ..live import JobView
+
+    context.session.connect()
+    job = context.session.job(context.options.job)
+    job.resume()
+    context.bind(context.options.output, job)
+    JobView(job).show()
