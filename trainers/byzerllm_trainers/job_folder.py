@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -202,6 +203,6 @@ def read_json(path: Path) -> Record:
 
 def write_json(path: Path, content: Record) -> None:
     """Write a JSON object so that a reader sees the old one or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
     temporary.replace(path)

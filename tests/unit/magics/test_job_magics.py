@@ -110,7 +110,30 @@ def test_stopping_asks_the_coordinator(
     ran = run("%byzerllm stop sft-demo")
     assert asked == ["sft-demo"]
     assert ran.text.startswith("Job sft-demo saves a checkpoint and ends")
+    assert '"%byzerllm resume sft-demo" goes on with it' in ran.text
     assert connected == ["connected"]
+
+
+def test_a_resumed_job_is_shown_as_going_on(
+    run: Any, job: JobFolder, connected: list[str], monkeypatch: pytest.MonkeyPatch, shell: Any
+) -> None:
+    tell(job, "stopped", steps=3)
+    monkeypatch.setattr(jobs.Job, "resume", lambda job: tell(job.folder, "restarting", message="from step 2"))
+    ran = run("%byzerllm resume sft-demo -o mine")
+    assert ran.error is None, ran.text
+    assert shell.user_ns["mine"].state == "restarting"
+    tell(job, "finished", steps=9)
+    assert run("%byzerllm wait sft-demo").text.startswith("Job sft-demo finished")
+
+
+def test_a_finished_job_is_not_resumed_and_the_error_says_how_to_train_on(
+    run: Any, job: JobFolder, connected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(job, "finished", steps=3)
+    monkeypatch.setattr(jobs, "is_connected", lambda: True)
+    ran = run("%byzerllm resume sft-demo")
+    assert ran.lines[0] == "ByzerError: job sft-demo has finished: 3 steps"
+    assert "sft.resume_from_checkpoint=" in ran.lines[-1]
 
 
 @pytest.mark.parametrize(
