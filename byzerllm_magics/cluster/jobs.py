@@ -79,10 +79,10 @@ class Job:
         ray.get(coordinator.stop.remote())
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, on the cluster that is connected: after a stop, a failure or a crash.
+        """Go on from the last checkpoint: after a stop, a failure, or with the cluster gone, on another one.
 
         Raises:
-            ByzerError: the job runs, has finished, or there is no cluster.
+            ByzerError: the job runs or has finished.
         """
         from byzerllm_trainers.resume import resume
 

@@ -12,7 +12,7 @@ ACTIVE: Final = frozenset({"preparing", "starting", "running", "restarting"})
 """States in which workers hold resources or will soon, and in which stopping makes sense."""
 
 ENDED: Final = frozenset({"finished", "failed", "stopped"})
-"""States that nothing follows."""
+"""States that nothing follows but `resume`."""
 
 SERIES: Final = ("loss", "learning_rate", "grad_norm", "tokens_per_second")
 """What is plotted against `step`, in the order of the chart's tabs."""

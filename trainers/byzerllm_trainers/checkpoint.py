@@ -200,6 +200,7 @@ def export_model(engine: Any, target: Path, rank: int, fence: Callable[[], None]
     """
     state = _gathered_state(engine, rank)
     if rank == 0:
+        fence()
         staging = target.with_name(f".{target.name}.partial")
         shutil.rmtree(staging, ignore_errors=True)
         engine.module.save_pretrained(staging, state_dict=state)

@@ -72,10 +72,14 @@ def encode_part(encoder: Encoder, part: Part, *, drop: bool) -> Iterator[list[En
 def _one_ahead(each: Iterable[T]) -> Iterator[T]:
     """Yield each of them when the next one is there already."""
     waiting = deque[T]()
-    for one in each:
-        waiting.append(one)
-        if len(waiting) > 1:
-            yield waiting.popleft()
+    try:
+        for one in each:
+            waiting.append(one)
+            if len(waiting) > 1:
+                yield waiting.popleft()
+    except ByzerError:  # what stands before it may have an error of its own, which is the first
+        yield from waiting
+        raise
     yield from waiting
 
 

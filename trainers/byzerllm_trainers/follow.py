@@ -77,7 +77,7 @@ def wait(folder: JobFolder, on_look: Callable[[], None] = lambda: None) -> Recor
             raise ByzerError(
                 f"job {folder.name}: its coordinator is gone and it did not end",
                 where=f"folder {folder.root}",
-                do=f'"%byzerllm resume {folder.name}" goes on from its last checkpoint',
+                do=f'"%byzerllm resume {folder.name}" goes on from its last checkpoint, unless another cluster runs it',
             )
         time.sleep(POLL_SECONDS)
 

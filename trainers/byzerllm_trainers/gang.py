@@ -60,6 +60,7 @@ class Coordinator:
         self._placed = threading.Event()
         self._workers: list[Any] = []
         self._board: TensorBoardServer | None = None
+        self._preparing: Any | None = None
         self._attempt = 0
         threading.Thread(target=self._run, name="supervisor", daemon=True).start()
 
@@ -112,18 +113,20 @@ class Coordinator:
     def _supervise(self) -> Record:
         """Run attempts until one ends; return the final event."""
         request = read_request(self._folder)
-        self._attempt = self._folder.take_lease("coordinator")
+        owner, self._attempt = self._take_lease()
         if self._attempt > 1:
             self._event("restarting", message="going on from the last checkpoint")
         self._begun.set()
+        if request.driven and self._attempt > 1:
+            raise ByzerError("the job's coordinator died, and Python code drives its workers", do="run that code again")
         if request.loop.report_to == "tensorboard":
             self._board = TensorBoardServer(self._folder.tensorboard)
             print(f"TensorBoard: {self._board.url}")
-        preparing = self._begin_preparing()
+        self._preparing = self._begin_preparing()
         lost = 0
         while True:
             try:
-                return self._one_attempt(request, preparing)
+                return self._one_attempt(request)
             except WorkerLost as loss:
                 lost += 1
                 if request.driven or lost > MAX_RESTARTS:
@@ -131,8 +134,26 @@ class Coordinator:
                         f"{loss} ({lost} lost in this job)",
                         do=f'see "%byzerllm logs {self._folder.name}": out of memory is the usual reason',
                     ) from None
-                self._attempt, preparing = self._folder.take_lease("coordinator"), None
+                self._attempt = self._folder.take_lease(owner, self._attempt)
                 self._event("restarting", message=f"{loss}; going on from the last checkpoint")
+
+    def _take_lease(self) -> tuple[str, int]:
+        """Take the lease, also where Ray has restarted this coordinator; return who we are and the attempt.
+
+        Raises:
+            LeaseLost: before the restart somebody else had taken the job over, or it had ended.
+        """
+        import ray
+
+        context, newest = ray.get_runtime_context(), self._folder.attempt()
+        owner = f"coordinator {context.get_actor_id()}"
+        if not context.was_current_actor_reconstructed or not newest:
+            return owner, self._folder.take_lease(owner)
+        if self._folder.owner(newest) != owner:
+            raise LeaseLost(f"job {self._folder.name}: attempt {newest} took over")
+        if self._folder.ending() is not None:
+            raise LeaseLost(f"job {self._folder.name} had ended")
+        return owner, self._folder.take_lease(owner, newest)
 
     def _begin_preparing(self) -> Any | None:
         """Tokenise in a Ray task, whose process gives the memory back; None when an earlier attempt has done it."""
@@ -143,7 +164,7 @@ class Coordinator:
         self._event("preparing", message="tokenising")
         return ray.remote(num_cpus=0, max_retries=1)(prepare).remote(str(self._folder.root))
 
-    def _finish_preparing(self, preparing: Any | None) -> None:
+    def _finish_preparing(self) -> None:
         """Wait for the tokenised data.
 
         Raises:
@@ -151,16 +172,17 @@ class Coordinator:
         """
         import ray
 
-        if preparing is None:
+        if self._preparing is None:
             return
         try:
-            counts = ray.get(preparing)
+            counts = ray.get(self._preparing)
         except ray.exceptions.RayTaskError as error:
             print(error)  # its text is the traceback in the task
             raise told(error.cause, "tokenising", self._folder.name) from error
         self._event("prepared", **counts)
+        self._preparing = None
 
-    def _one_attempt(self, request: JobRequest, preparing: Any | None) -> Record:
+    def _one_attempt(self, request: JobRequest) -> Record:
         """Place the gang, train, and return the final event. Workers load their libraries while data is tokenised."""
         import ray
 
@@ -175,7 +197,7 @@ class Coordinator:
                 raise WorkerLost("a worker died before it could train") from None
             for worker in self._workers:
                 worker.load.remote()
-            self._finish_preparing(preparing)
+            self._finish_preparing()
             self._placed.set()
             if self._stop.is_set():
                 self.stop()
@@ -195,7 +217,7 @@ class Coordinator:
             worker.__ray_terminate__.remote()
         with contextlib.suppress(ByzerError):  # then they are killed
             for rank in range(len(self._workers)):
-                _wait_until_free(f"W-{rank}-{self._folder.name}")
+                wait_until_free(f"W-{rank}-{self._folder.name}")
 
     def _place(self, request: JobRequest) -> Any | None:
         """Reserve a bundle a worker; say what is missing when that takes long. None: stopped meanwhile."""
@@ -222,7 +244,7 @@ class Coordinator:
 
         for rank in range(request.workers):
             name = f"W-{rank}-{self._folder.name}"
-            _wait_until_free(name)
+            wait_until_free(name)
             yield (
                 ray.remote(Worker)
                 .options(
@@ -327,7 +349,7 @@ def _lost_link(error: BaseException) -> bool:
     return any(word in str(error) for word in ("Connection closed", "Connection reset", "Broken pipe", "gloo"))
 
 
-def _wait_until_free(name: str) -> None:
+def wait_until_free(name: str) -> None:
     """Wait until Ray has forgotten a killed actor of this name."""
     import ray
 

@@ -2,7 +2,7 @@
 
 job.json            the whole request and the versions; enough to run it again
 lease.json          attempt number and owner: only the holder of the newest attempt may write
-leases/N            each attempt's claim, made exclusively: no two processes ever hold one number
+leases/N            each attempt's claim and its owner, made exclusively: no two ever hold one number
 metrics.jsonl       one line a step, keyed (attempt, step); a reader keeps the latest attempt of a step
 events.jsonl        started, checkpoint, worker lost, resumed, finished, failed
 evaluations.jsonl   one line an evaluation of the job's models on a table
@@ -88,10 +88,11 @@ class JobFolder:
             ByzerError: a job of that name, or a folder that holds something else, is already there.
         """
         if self.exists():
+            finished = (self.ending() or {}).get("event") == "finished"
+            goes_on = "" if finished or self.request().get("driven") else f', "%byzerllm resume {self.name}" goes on'
             raise ByzerError(
                 f"a job named {self.name!r} exists already in {self.root.parent}",
-                do=f'choose another name; "%byzerllm attach {self.name}" shows it, '
-                f'"%byzerllm resume {self.name}" goes on with it',
+                do=f'choose another name; "%byzerllm attach {self.name}" shows it{goes_on}',
             )
         if self.root.exists() and any(self.root.iterdir()):
             raise ByzerError(f"{self.root} holds other files", do="choose another name or localPathPrefix")
@@ -121,13 +122,28 @@ class JobFolder:
         claims = self.root / "leases"
         return max((int(path.name) for path in claims.iterdir()), default=0) if claims.exists() else 0
 
-    def take_lease(self, owner: str) -> int:
-        """Become the newest attempt and return its number, counted from 1; whoever held the lease may not write now."""
+    def owner(self, attempt: int) -> str:
+        """Who claimed an attempt."""
+        return (self.root / "leases" / str(attempt)).read_text(encoding="utf-8")
+
+    def take_lease(self, owner: str, held: int | None = None) -> int:
+        """Become the newest attempt and return its number, counted from 1; whoever held the lease may not write now.
+
+        Args:
+            owner: Who takes it.
+            held: The attempt that the owner holds, which its next one follows; None: it holds none.
+
+        Raises:
+            LeaseLost: ``held`` is not the newest attempt any more.
+        """
         (self.root / "leases").mkdir(exist_ok=True)
         while True:
+            if held is not None:
+                self.check_lease(held)
             attempt = self.attempt() + 1
             try:
-                (self.root / "leases" / str(attempt)).open("x").close()
+                with (self.root / "leases" / str(attempt)).open("x", encoding="utf-8") as claim:
+                    claim.write(owner)
             except FileExistsError:  # somebody else was faster
                 continue
             break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from byzerllm_adapters.errors import ByzerError
 
-from .gang import start_coordinator
+from .gang import start_coordinator, wait_until_free
 from .job_folder import JobFolder
 from .job_request import read_request
 
@@ -35,6 +35,9 @@ def resume(folder: JobFolder) -> None:
             where=f"folder {folder.root}",
             do=f'train on in a new job: {method}.resume_from_checkpoint="{folder.root}" and more epochs',
         )
+    before = folder.attempt()
+    if ending:
+        wait_until_free(folder.name)  # its coordinator may still be leaving
     try:
         coordinator = start_coordinator(str(folder.root))
     except ValueError:  # Ray: an actor of this name is there
@@ -43,6 +46,11 @@ def resume(folder: JobFolder) -> None:
         ) from None
     try:
         ray.get(coordinator.begin.remote())
-    except RayActorError:
-        if folder.ending() is None:  # else it has ended since, and its event says how
-            raise ByzerError(f"job {folder.name}: its new coordinator died", do="see its logs") from None
+    except RayActorError as error:  # it may have ended since, and the job's events say how
+        print(error)
+    if folder.attempt() == before:
+        raise ByzerError(
+            f"job {folder.name} did not go on: its new coordinator failed",
+            where=f"folder {folder.root}",
+            do=f'"%byzerllm logs {folder.name}" shows why; every node has to see the folder',
+        )

@@ -24,8 +24,8 @@ from .parts import Part
 from .shards import FILES, MANIFEST
 
 DECIDING = (
-    *(f"byzerllm_adapters.{name}" for name in ("contract", "conversations", "pieces", "templates")),
-    *(f"byzerllm_adapters.{name}" for name in ("rows", "preference_rows")),
+    *(f"byzerllm_adapters.{name}" for name in ("contract", "conversations", "outlines", "pieces")),
+    *(f"byzerllm_adapters.{name}" for name in ("rendering", "rows", "preference_rows", "templates")),
     *(f"byzerllm_trainers.{name}" for name in ("corpus", "data_files", "encoder", "parts", "shards", "tokenise")),
 )
 """Our modules that decide what a row becomes, besides the encoder's own."""

@@ -129,6 +129,7 @@ class Worker:
         if outcome.state == "finished":
             export_model(engine, self._folder.model, rank.index, fence=self.fence)
             if rank.index == 0:
+                self.fence()
                 method.tokenizer(job).save_pretrained(self._folder.model)
                 print(f"model and tokenizer, as of step {outcome.model_step}: {self._folder.model}")
                 print(f"checkpoints: {self._folder.checkpoints}")

@@ -124,6 +124,16 @@ def test_of_many_that_take_the_lease_at_once_each_gets_a_number_of_its_own(folde
     assert folder.attempt() == 64
 
 
+def test_who_goes_on_with_a_lease_that_was_taken_meanwhile_does_not_take_it_back(folder: JobFolder) -> None:
+    first = folder.take_lease("a")
+    second = folder.take_lease("a", first)
+    newest = folder.take_lease("b")
+    assert [folder.owner(attempt) for attempt in (first, second, newest)] == ["a", "a", "b"]
+    with pytest.raises(LeaseLost, match="attempt 3 took over from attempt 2"):
+        folder.take_lease("a", second)
+    assert folder.attempt() == newest
+
+
 def test_a_job_that_goes_on_after_its_end_has_not_ended(folder: JobFolder) -> None:
     assert folder.ending() is None
     folder.append("events.jsonl", [{"event": "running"}, {"event": "stopped", "steps": 3}])

@@ -183,15 +183,15 @@ class Fence:
             raise LeaseLost("attempt 2 took over")
 
 
-@pytest.mark.parametrize("passes", [0, 1], ids=["before anything is removed", "before the commit"])
+@pytest.mark.parametrize(("passes", "step"), [(0, 3), (1, 4)], ids=["before anything is removed", "before the commit"])
 def test_who_has_lost_the_lease_commits_no_checkpoint_and_removes_none(
-    tiny_model: Path, make_folder: Any, passes: int
+    tiny_model: Path, make_folder: Any, passes: int, step: int
 ) -> None:
     folder = make_folder("fenced")
     ran = trained(tiny_model, folder, chosen(save_total_limit=1), stop_at=3)
     before = {path: sha256(path) for path in folder.checkpoints.rglob("*") if path.is_file()}
     with pytest.raises(LeaseLost):
-        save_checkpoint(ran.engine, folder, 4, 0, keep=1, fence=Fence(passes))
+        save_checkpoint(ran.engine, folder, step, 0, keep=1, fence=Fence(passes))
     assert [path.name for path in committed(folder)] == ["step-3"]
     assert {path: sha256(path) for path in before} == before
 
