@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ Work = Callable[[], Iterator[str | Record]]
 
 CPU_SHARE = 0.75
 """Share of the largest node's CPUs that a task reserves where no GPU is: one at a time, beside a deployed model."""
+
+GRACE_SECONDS = 5.0
+"""How long a cancelled task may clean up behind itself."""
 
 LOOK_SECONDS = 0.25
 """How often the cell looks whether it was interrupted."""
@@ -115,12 +119,27 @@ def run_tasks(
     except BaseException as error:
         for stream in open_ones.values():
             ray.cancel(stream)
+        threading.Thread(target=_kill_the_rest, args=(list(open_ones.values()),), name="ending", daemon=True).start()
         if isinstance(error, KeyboardInterrupt):
             names = ", ".join(works[number][0] for number in open_ones)
             raise ByzerError(f"interrupted: {names}: ended, and nothing of it is left") from None
         raise
     assert all(result is not None for result in results), "every task yields its result last"
     return [result for result in results if result is not None]
+
+
+def _kill_the_rest(streams: Sequence[Any]) -> None:
+    """End the processes of cancelled tasks that go on: one that sleeps or computes outside Python hears of nothing."""
+    import ray
+
+    deadline = time.monotonic() + GRACE_SECONDS
+    for stream in streams:
+        try:
+            ray.get(stream.completed(), timeout=max(0.0, deadline - time.monotonic()))
+        except ray.exceptions.GetTimeoutError:
+            ray.cancel(stream, force=True)
+        except ray.exceptions.RayError:  # it was cancelled, as it should be
+            continue
 
 
 def _steps(work: Work) -> Iterator[str | Record]:
