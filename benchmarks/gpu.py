@@ -31,6 +31,7 @@ from byzerllm_trainers.loop import train
 from byzerllm_trainers.loop_settings import loop_settings
 from byzerllm_trainers.packed_rows import PackedRows
 from byzerllm_trainers.packing import Layout, PackedStream, Plan
+from byzerllm_trainers.processes import Place
 from byzerllm_trainers.shards import write_shards
 from byzerllm_trainers.train_parameters import TrainParameters
 
@@ -105,6 +106,9 @@ class Kept:
     def __init__(self) -> None:
         self.records: list[Record] = []
 
+    def get_on(self) -> None:
+        """Nobody watches."""
+
     def record(self, step: Record) -> None:
         """Keep a step."""
         self.records.append(step)
@@ -118,6 +122,9 @@ class Kept:
 
     def saved(self, step: int) -> None:
         """Nothing is."""
+
+    def note(self, message: str) -> None:
+        """Nobody reads it."""
 
     def sampled(self, answers: object) -> None:
         """Nobody asks."""
@@ -195,7 +202,7 @@ def main() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    join_group(Rank(0, 1), "127.0.0.1", port, local_index=0, local_world=1)
+    join_group(Rank(0, 1), [Place("127.0.0.1", port)], gpu=True)
     for name in options.names or CASES:
         case = CASES[name]
         if options.smoke:

@@ -23,12 +23,13 @@ def main(root: str, index: int, port: int) -> None:
 
     from byzerllm_trainers import loop, recipe
     from byzerllm_trainers.engine import Rank, join_group
+    from byzerllm_trainers.processes import Place
 
     torch.set_num_threads(1)
     folder = JobFolder(root)
     job = recipe.Job(folder, read_request(folder))
     rank = Rank(index, job.request.workers)
-    join_group(rank, "127.0.0.1", port, local_index=index, local_world=rank.world)
+    join_group(rank, [Place("127.0.0.1", port)] * rank.world, gpu=False)
     method = recipe.find(job.request.train.method)
     plan = method.plan(job)
     before = _held("VmRSS")
@@ -51,11 +52,15 @@ class _Nobody:
 
     def record(self, step: Record) -> None: ...
 
+    def get_on(self) -> None: ...
+
     def flush(self) -> None: ...
 
     def fence(self) -> None: ...
 
     def saved(self, step: int) -> None: ...
+
+    def note(self, message: str) -> None: ...
 
     def sampled(self, answers: Sequence[Record]) -> None: ...
 

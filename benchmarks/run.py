@@ -28,6 +28,7 @@ BENCHMARKS = (
     "tables",
     "tokenise",
     "memory",
+    "kills",
 )
 RESULTS = Path(__file__).parents[1] / "out" / "bench.jsonl"
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_trainers import follow
+from byzerllm_trainers import disk, follow
 
 from .cluster.jobs import JobWatch
+from .estimate_card import size
 
 if TYPE_CHECKING:
     from byzerllm_trainers.job_folder import Record
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .cluster.jobs import Job
 
 FIRST = ("name", "method", "base", "state", "step", "of", "loss", "eval_loss")
-LAST = ("seconds", "folder")
+LAST = ("disk", "seconds", "folder")
 """Columns of every leaderboard; between them stand those of the evaluations, ``TABLE.METRIC``."""
 
 HIDDEN = ("of", "seconds", "folder")
@@ -93,12 +94,13 @@ def _row(job: Job) -> Record:
         "name": job.name,
         "method": state.method,
         "base": request["parameters"].get("localModelDir"),
-        "state": state.state,
+        "state": "lost" if state.active and not follow.is_alive(job.folder) else state.state,
         "step": state.step,
         "of": state.total_steps,
         "loss": state.last("loss"),
         "eval_loss": follow.evaluation_of(watch.steps, watch.model_step).get("eval_loss"),
         **_measured(job.folder.evaluations()),
+        "disk": disk.size(job.folder.root),
         "seconds": round(state.elapsed(time.time()) or 0, 1),
         "folder": state.folder,
     }
@@ -137,6 +139,8 @@ def _text(column: str, row: Mapping[Any, Any]) -> str:
         return f"{value}/{row['of']:g}" if pd.notna(row["of"]) else str(value)
     if pd.isna(value):
         return ""
+    if column == "disk":
+        return size(value)
     if column == "base":
         return Path(value).name
     return f"{value:.4g}" if isinstance(value, float) else str(value)

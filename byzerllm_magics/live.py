@@ -6,8 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from .cluster import connection
-from .cluster.connection import is_connected
+from byzerllm_trainers import follow
+
 from .cluster.jobs import Job, JobWatch
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ class JobView:
     """
 
     def __init__(self, job: Job) -> None:
-        from byzerllm_trainers.follow import is_alive
-
         self._job = job
-        self._watch = JobWatch(job.folder, lambda name: is_alive(name) if is_connected() else connection.runs())
+        self._watch = JobWatch(job.folder, follow.is_alive)
         self._lock = threading.Lock()
         self._parts: tuple[Any, Any, Any] | None = None
 

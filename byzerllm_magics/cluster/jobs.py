@@ -48,8 +48,12 @@ class Job:
 
     @property
     def state(self) -> str:
-        """``preparing``, ``starting``, ``running``, ``restarting``, ``finished``, ``failed`` or ``stopped``."""
-        return JobWatch(self.folder).look().state
+        """``preparing``, ``starting``, ``running``, ``restarting``, ``finished``, ``failed`` or ``stopped``.
+
+        Or ``lost``: its cluster is gone, and it can be resumed.
+        """
+        state = JobWatch(self.folder).look()
+        return "lost" if state.active and not follow.is_alive(self.folder) else state.state
 
     def wait(self, on_look: Callable[[], None] = lambda: None) -> Record:
         """Wait for the end and return the result row.
@@ -60,8 +64,8 @@ class Job:
         follow.wait(self.folder, on_look)
         return follow.result_row(self.folder)
 
-    def stop(self) -> None:
-        """Ask the job to save a checkpoint and end after the current step.
+    def stop(self, *, now: bool = False) -> None:
+        """Ask the job to save a checkpoint and end after the current step; or ``now``, with what was saved before.
 
         Raises:
             ByzerError: it is not running, or there is no cluster.
@@ -76,19 +80,26 @@ class Job:
             coordinator = ray.get_actor(self.name, NAMESPACE)
         except ValueError:
             raise ByzerError(f"job {self.name!r} is not running: it is {self.state}") from None
-        ray.get(coordinator.stop.remote())
+        ray.get(coordinator.stop.remote(now))
 
-    def resume(self) -> None:
+    def resume(self, *, epochs: float | None = None, max_steps: int | None = None, workers: int | None = None) -> None:
         """Go on from the last checkpoint: after a stop, a failure, or with the cluster gone, on another one.
 
-        Raises:
-            ByzerError: the job runs or has finished.
-        """
-        from byzerllm_trainers.resume import resume
+        Args:
+            epochs: Train to so many epochs in all, also a job that has finished; None: as many as it was given.
+            max_steps: The same in steps; give one of the two.
+            workers: Go on with so many; each step keeps its rows. None: as many as before.
 
+        Raises:
+            ByzerError: the job runs, or it has nothing left to do.
+        """
+        from byzerllm_trainers.resume import Changes, resume
+
+        if epochs is not None and max_steps is not None:
+            raise ByzerError("epochs and max_steps are both given", do="give one of them")
         if not is_connected():
             connect()
-        resume(self.folder)
+        resume(self.folder, Changes(epochs, max_steps, workers))
 
     def metrics(self) -> pd.DataFrame:
         """Return all steps: step, loss, learning_rate, grad_norm, tokens, tokens_per_second, seconds."""
@@ -164,8 +175,8 @@ def listed() -> list[Job]:
 
 
 def running() -> list[str]:
-    """Names of those that go on, on the cluster that this process is connected to."""
-    return [job.name for job in listed() if job.state not in FINAL_STATES and follow.is_alive(job.name)]
+    """Names of those that go on."""
+    return [job.name for job in listed() if job.state not in (*FINAL_STATES, "lost")]
 
 
 class JobWatch:
@@ -181,7 +192,7 @@ class JobWatch:
         model_step: The step whose weights the job ended with; None: it has not ended.
     """
 
-    def __init__(self, folder: JobFolder, is_alive: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, folder: JobFolder, is_alive: Callable[[JobFolder], bool] | None = None) -> None:
         request = folder.request()
         method = str(request["parameters"]["pretrainedModelType"]).partition("/")[0]
         self._folder, self._is_alive = folder, is_alive
@@ -204,7 +215,7 @@ class JobWatch:
             self._heard = time.monotonic()
         elif self.state.active and self._is_alive and time.monotonic() - self._heard > LIVENESS_SECONDS:
             self._heard = time.monotonic()
-            if not self._is_alive(self._folder.name) and self._folder.ending() is None:
+            if not self._is_alive(self._folder) and self._folder.ending() is None:
                 self.state.state = "failed"
                 self.state.message = f"its coordinator is gone: %byzerllm resume {self._folder.name} goes on"
         return self.state
@@ -215,6 +226,9 @@ class JobWatch:
         state.started = state.started or event["time"]
         if name == "checkpoint":
             state.checkpoints = sorted({*state.checkpoints, int(event["step"])})
+            return
+        if name == "note":
+            state.message = event["message"]
             return
         if name == "prepared":
             said = [_said(k, v) for k, v in event.items() if k not in ("event", "time", "attempt", "reused") and v]

@@ -1,4 +1,4 @@
-"""``%byzerllm jobs``: training jobs compared, as a table."""
+"""``%byzerllm jobs``: training jobs compared, as a table; with ``--clean``, what ended ones do not need any more."""
 
 from __future__ import annotations
 
@@ -8,17 +8,48 @@ from .dispatch import Context, Parser
 
 
 def parser() -> Parser:
-    """How to sort, and what to bind."""
+    """How to sort, what to bind, and what to remove."""
     parser = Parser("jobs")
     parser.add_argument("--by", metavar="COLUMN", help="the best by this column first, e.g. eval_loss")
     parser.add_argument("-o", "--output", metavar="NAME", help="bind the DataFrame to this variable")
+    parser.add_argument("--clean", action="store_true", help="say what ended jobs hold on the disk and do not need")
+    parser.add_argument("--yes", action="store_true", help="with --clean: remove it")
     return parser
 
 
 def call(context: Context) -> Any:
-    """Return a DataFrame, one row a job, the newest first."""
+    """Return a DataFrame, one row a job, the newest first; or clean up."""
+    if context.options.clean:
+        _clean(context)
+        return None
     from ..leaderboard import leaderboard
 
     board = leaderboard(context.session.jobs(), context.options.by)
     context.bind(context.options.output, board)
+    for name in board.loc[board["state"] == "lost", "name"]:
+        print(f'{name} lost its cluster: "%byzerllm resume {name}" goes on from its last checkpoint')
     return board
+
+
+def _clean(context: Context) -> None:
+    """Say, or remove, what ended jobs do not need: results, records and logs stay."""
+    from byzerllm_trainers import disk
+
+    from ..estimate_card import size
+
+    total, remove = 0, context.options.yes
+    for job in context.session.jobs():
+        paths = disk.dispensable(job.folder)
+        if not paths:
+            continue
+        freed = disk.clean(job.folder) if remove else sum(map(disk.size, paths))
+        total += freed
+        print(f"{job.name}: {', '.join(path.name for path in paths)}, {size(freed)}")
+    if not total:
+        print("There is nothing to remove: ended jobs hold only what they need.")
+    elif remove:
+        print(
+            f"Removed {size(total)}. A finished job whose checkpoints are gone cannot be trained on; its model is there."
+        )
+    else:
+        print(f'{size(total)} in all: "%byzerllm jobs --clean --yes" removes it. Models, records and logs stay.')

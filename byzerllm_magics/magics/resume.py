@@ -9,6 +9,9 @@ def parser() -> Parser:
     """Which job."""
     parser = Parser("resume")
     parser.add_argument("job", help="its name, or its folder")
+    parser.add_argument("--epochs", type=float, metavar="N", help="train to N epochs in all, also if it has finished")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="train to N steps in all, also if it has finished")
+    parser.add_argument("--workers", type=int, metavar="N", help="go on with N workers; each step keeps its rows")
     parser.add_argument("-o", "--output", metavar="NAME", help="bind the job to this variable")
     return parser
 
@@ -19,6 +22,7 @@ def call(context: Context) -> None:
 
     context.session.connect()
     job = context.session.job(context.options.job)
-    job.resume()
+    options = context.options
+    job.resume(epochs=options.epochs, max_steps=options.max_steps, workers=options.workers)
     context.bind(context.options.output, job)
     JobView(job).show()

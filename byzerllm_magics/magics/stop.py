@@ -1,4 +1,4 @@
-"""``%byzerllm stop JOB``: save a checkpoint and end a job."""
+"""``%byzerllm stop JOB``: save a checkpoint and end a job; with ``--now``, end it as it is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ def parser() -> Parser:
     """Which job."""
     parser = Parser("stop")
     parser.add_argument("job", help="its name, or its folder")
+    parser.add_argument("--now", action="store_true", help="at once: what came after the last checkpoint is lost")
     return parser
 
 
@@ -16,8 +17,6 @@ def call(context: Context) -> None:
     """Ask the job to end after its current step."""
     context.session.connect()
     job = context.session.job(context.options.job)
-    job.stop()
-    print(
-        f"Job {job.name} saves a checkpoint and ends after its current step; "
-        f'"%byzerllm resume {job.name}" goes on with it.'
-    )
+    job.stop(now=context.options.now)
+    how = "ends now, with its last checkpoint" if context.options.now else "saves a checkpoint and ends after its step"
+    print(f'Job {job.name} {how}; "%byzerllm resume {job.name}" goes on with it.')

@@ -1,4 +1,4 @@
-"""More rows than one process tokenises go through Ray Data, to the same bytes."""
+"""More rows than one process tokenises are tokenised on all cores of the cluster, to the same bytes."""
 
 from __future__ import annotations
 

@@ -49,6 +49,46 @@ def test_a_stopped_job_goes_on_and_ends_with_the_same_weights(
     assert is_the_uninterrupted(job, pretrained)
     with pytest.raises(ByzerError, match=f"job stopped has finished: {STEPS} steps"):
         job.resume()
+    with pytest.raises(ByzerError, match=f"job stopped has done {STEPS} steps, and its end is at {STEPS}"):
+        job.resume(max_steps=STEPS)
+
+
+def test_a_finished_job_trains_on_to_a_later_end(session: Any, tiny_model: Path, corpus: Path, prefix: Path) -> None:
+    job = session.run(pretraining(tiny_model, corpus, prefix, name="longer", stage=2, steps=6))
+    first = job.wait()
+    before = job.metrics()
+    job.resume(max_steps=9)
+    last = job.wait()
+    assert (first["steps"], last["steps"], last["status"]) == (6, 9, "finished")
+    assert job.metrics().iloc[:6].equals(before)
+    assert list(job.metrics().step) == list(range(1, 10))
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_job_goes_on_with_another_number_of_workers(
+    session: Any, tiny_model: Path, corpus: Path, prefix: Path, stage: int
+) -> None:
+    """Each step has the same rows as before, so that losses differ in rounding alone."""
+    import numpy as np
+
+    keys = pretraining(tiny_model, corpus, prefix, name=f"two-{stage}", stage=stage, steps=20)
+    two = session.run(keys)
+    two.wait()
+    job = session.run(keys | {"name": f"one-{stage}"})
+    eventually(lambda: "checkpoint" in event_names(job), 120)
+    job.stop()
+    done = int(job.wait()["steps"])
+    assert done < 20
+    with pytest.raises(ByzerError, match="8 rows a step cannot be dealt to 3 workers"):
+        job.resume(workers=3)
+    job.resume(workers=1)
+    assert job.wait()["status"] == "finished"
+    assert job.folder.request()["workers"] == 1
+    ours, theirs = (each.metrics() for each in (job, two))
+    assert list(ours.tokens) == list(theirs.tokens)
+    assert np.allclose(ours.loss, theirs.loss, rtol=1e-4)
+    assert np.allclose(ours.grad_norm, theirs.grad_norm, rtol=1e-3)
+    assert not list(job.folder.checkpoints.glob(".universal*"))
 
 
 def test_a_killed_coordinator_comes_back_by_itself_and_takes_a_new_lease(

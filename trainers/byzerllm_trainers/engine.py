@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from byzerllm_adapters.errors import ByzerError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .job_folder import JobFolder
+    from .processes import Place
 
 
 @dataclass(frozen=True)
@@ -29,38 +32,49 @@ class Rank:
 
 
 def join_group(
-    rank: Rank, address: str, port: int, *, local_index: int, local_world: int, own_address: str | None = None
+    rank: Rank, places: Sequence[Place], *, gpu: bool, by_own_address: bool = False, patience: float = 1800.0
 ) -> None:
-    """Join the gang's process group: NCCL on GPUs, gloo without.
+    """Join the gang's process group: NCCL on GPUs, gloo without. It meets on rank 0's node.
 
     Args:
         rank: This process.
-        address: IP of rank 0's node.
-        port: A free port there.
-        local_index: Index among the ranks of this node that see the same devices.
-        local_world: How many those are.
-        own_address: Talk over the network interface that holds this IP; None: the library chooses.
+        places: Where each rank is.
+        gpu: Whether each rank has a GPU, which Ray shows it alone, as device 0; CPU ranks of a node count on.
+        by_own_address: Talk over the network interface that holds this node's IP; else the library chooses.
+        patience: Seconds after which a collective whose other end does not answer is an error.
     """
-    if address.startswith("127."):  # one machine by itself: nothing has to listen where its host name points
-        own_address = address
-    if own_address:
-        os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"] = interface_of(own_address)
+    first, own = places[0], places[rank.index]
+    if by_own_address or first.address.startswith("127."):  # one machine by itself: nothing listens beyond it
+        os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"] = interface_of(own.address)
+    local_index, local_world = local_place(rank.index, places, gpu=gpu)
     os.environ.update(
         RANK=str(rank.index),
         WORLD_SIZE=str(rank.world),
         LOCAL_RANK=str(local_index),
         LOCAL_SIZE=str(local_world),
-        MASTER_ADDR=address,
-        MASTER_PORT=str(port),
+        MASTER_ADDR=first.address,
+        MASTER_PORT=str(first.port),
     )
     import torch
 
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed = import_deepspeed()
     torch.distributed.init_process_group(
-        backend, store=_meeting_point(rank, address, port), rank=rank.index, world_size=rank.world
+        backend,
+        store=_meeting_point(rank, first.address, first.port),
+        rank=rank.index,
+        world_size=rank.world,
+        timeout=timedelta(seconds=patience),
     )
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)  # takes the group as it is
+
+
+def local_place(index: int, places: Sequence[Place], *, gpu: bool) -> tuple[int, int]:
+    """Return a rank's number among the ranks of its node that see the same devices, and how many those are."""
+    if gpu:
+        return 0, 1
+    here = [rank for rank, place in enumerate(places) if place.node == places[index].node]
+    return here.index(index), len(here)
 
 
 def _meeting_point(rank: Rank, address: str, port: int) -> Any:

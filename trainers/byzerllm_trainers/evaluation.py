@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .loss import Objective
@@ -14,11 +15,13 @@ HIGHER_IS_BETTER = {"eval_loss": False, "eval_accuracy": True}
 """The metrics that `evaluate` returns."""
 
 
-def evaluate(engine: Any, plan: Plan, rank: Rank, objective: Objective) -> dict[str, float]:
+def evaluate(
+    engine: Any, plan: Plan, rank: Rank, objective: Objective, on_batch: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Return the mean loss and the share of targets that are right, over one epoch of ``plan`` and all ranks.
 
     Every rank calls this and computes its share; nothing random happens, and training goes on as if it had not
-    been.
+    been. ``on_batch`` is called after each batch.
     """
     import torch
     import torch.distributed as dist
@@ -29,6 +32,7 @@ def evaluate(engine: Any, plan: Plan, rank: Rank, objective: Objective) -> dict[
         for index in range(plan.steps_per_epoch):
             for batch in plan.step(index, rank.index).batches:
                 sums += torch.tensor(objective.scores(engine, batch), dtype=torch.float64)
+                on_batch()
     engine.train()
     sums = sums.to(engine.device)
     if rank.world > 1:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from byzerllm_adapters.errors import ByzerError
 
-from .job_folder import FINAL_STATES, JobFolder, Record
+from .job_folder import JobFolder, Record, ending_of
 
 POLL_SECONDS = 0.25
 
@@ -40,19 +42,34 @@ class Cursor:
         return [json.loads(line) for line in whole[0].splitlines() if line]
 
 
-def is_alive(name: str) -> bool:
-    """Whether the job's coordinator lives; without a connection to Ray nobody is called dead."""
-    import ray
+def is_alive(folder: JobFolder) -> bool:
+    """Whether the job's coordinator lives; where it runs on a cluster that cannot be asked, it is not called dead.
 
-    from .gang import NAMESPACE
+    A connected cluster is asked itself; of another one, whether anything listens at its address.
+    """
+    cluster = folder.cluster()
+    ray = sys.modules.get("ray")  # who has not imported it, which takes a second, is not connected
+    if ray is not None and ray.is_initialized() and cluster in ("", ray.get_runtime_context().gcs_address):
+        from .gang import NAMESPACE
 
-    if not ray.is_initialized():  # asking would start a cluster
+        try:
+            ray.get_actor(folder.name, NAMESPACE)
+        except ValueError:
+            return False
         return True
+    return not cluster or _listens(cluster)
+
+
+def _listens(address: str) -> bool:
+    """Whether something may listen at ``host:port``: only a refusal says that nothing does."""
+    host, _, port = address.rpartition(":")
     try:
-        ray.get_actor(name, NAMESPACE)
-    except ValueError:
+        with socket.create_connection((host, int(port)), timeout=0.5):
+            return True
+    except ConnectionRefusedError:
         return False
-    return True
+    except OSError:  # no route, no answer, no such name here: nobody knows
+        return True
 
 
 def wait(folder: JobFolder, on_look: Callable[[], None] = lambda: None) -> Record:
@@ -68,16 +85,15 @@ def wait(folder: JobFolder, on_look: Callable[[], None] = lambda: None) -> Recor
     events, looks = Cursor(folder.root / "events.jsonl"), 0
     while True:
         on_look()
-        last = events.advance()[-1:]
-        if last and last[0]["event"] in FINAL_STATES:  # else it was resumed since
+        if ending := ending_of(events.advance()):  # else it was resumed since
             on_look()
-            return finished(folder, last[0])
+            return finished(folder, ending)
         looks += 1
-        if looks % 20 == 0 and not is_alive(folder.name) and folder.ending() is None:
+        if looks % 20 == 0 and not is_alive(folder) and folder.ending() is None:
             raise ByzerError(
                 f"job {folder.name}: its coordinator is gone and it did not end",
                 where=f"folder {folder.root}",
-                do=f'"%byzerllm resume {folder.name}" goes on from its last checkpoint, unless another cluster runs it',
+                do=f'"%byzerllm resume {folder.name}" goes on from its last checkpoint',
             )
         time.sleep(POLL_SECONDS)
 

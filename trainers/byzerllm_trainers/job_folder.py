@@ -1,16 +1,18 @@
 """The job folder: the truth of a training job. Everything else (coordinator, chart, kernel) is a cache of it.
 
 job.json            the whole request and the versions; enough to run it again
-lease.json          attempt number and owner: only the holder of the newest attempt may write
+lease.json          attempt number, owner and cluster: only the holder of the newest attempt may write
 leases/N            each attempt's claim and its owner, made exclusively: no two ever hold one number
 metrics.jsonl       one line a step, keyed (attempt, step); a reader keeps the latest attempt of a step
 events.jsonl        started, checkpoint, worker lost, resumed, finished, failed
 evaluations.jsonl   one line an evaluation of the job's models on a table
 data/ checkpoints/step-N/ logs/ tensorboard/ model/
+.reserve            space that is given up to say that the disk is full
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -25,6 +27,11 @@ Record = dict[str, Any]
 """One line of metrics.jsonl or events.jsonl."""
 
 FINAL_STATES = ("finished", "failed", "stopped")
+
+RESERVE_BYTES = 65_536
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What a full disk, or a used-up quota, says."""
 
 
 class LeaseLost(ByzerError):
@@ -98,6 +105,7 @@ class JobFolder:
             raise ByzerError(f"{self.root} holds other files", do="choose another name or localPathPrefix")
         for folder in (self.root, self.data, self.checkpoints, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
+        self._reserve()
         write_json(self.root / "job.json", request)
 
     def request(self) -> Record:
@@ -112,8 +120,7 @@ class JobFolder:
 
     def ending(self) -> Record | None:
         """Return the final event of a job that has ended; None: it goes on, or was resumed."""
-        last = self.events()[-1:]
-        return last[0] if last and last[0]["event"] in FINAL_STATES else None
+        return ending_of(self.events())
 
     # -- the lease --------------------------------------------------------------------------------------
 
@@ -126,12 +133,18 @@ class JobFolder:
         """Who claimed an attempt."""
         return (self.root / "leases" / str(attempt)).read_text(encoding="utf-8")
 
-    def take_lease(self, owner: str, held: int | None = None) -> int:
+    def cluster(self) -> str:
+        """Address of the cluster on which the newest attempt was begun; empty: nobody has begun one."""
+        path = self.root / "lease.json"
+        return str(read_json(path).get("cluster", "")) if path.exists() else ""
+
+    def take_lease(self, owner: str, held: int | None = None, *, cluster: str = "") -> int:
         """Become the newest attempt and return its number, counted from 1; whoever held the lease may not write now.
 
         Args:
             owner: Who takes it.
             held: The attempt that the owner holds, which its next one follows; None: it holds none.
+            cluster: The address of the cluster that it is on.
 
         Raises:
             LeaseLost: ``held`` is not the newest attempt any more.
@@ -149,7 +162,9 @@ class JobFolder:
             break
         for file in ("metrics.jsonl", "events.jsonl"):
             _drop_torn_line(self.root / file)
-        write_json(self.root / "lease.json", {"attempt": attempt, "owner": owner, "taken": time.time()})
+        lease = {"attempt": attempt, "owner": owner, "cluster": cluster, "taken": time.time()}
+        write_json(self.root / "lease.json", lease)
+        self._reserve()
         return attempt
 
     def check_lease(self, attempt: int) -> None:
@@ -160,11 +175,25 @@ class JobFolder:
 
     # -- records ----------------------------------------------------------------------------------------
 
-    def append(self, file: str, records: Iterable[Record]) -> None:
-        """Append ``records`` to ``metrics.jsonl``, ``events.jsonl`` or ``evaluations.jsonl``, whole lines at once."""
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        with (self.root / file).open("a", encoding="utf-8") as handle:
-            handle.write(text)
+    def append(self, file: str, records: Iterable[Record], *, last_words: bool = False) -> None:
+        """Append ``records`` to ``metrics.jsonl``, ``events.jsonl`` or ``evaluations.jsonl``: all of them, or none.
+
+        Args:
+            file: Its name.
+            records: Become a line each.
+            last_words: On a full disk, give up the reserved space for them.
+
+        Raises:
+            OSError: the disk refuses them.
+        """
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+        try:
+            _append(self.root / file, lines)
+        except OSError as error:
+            if not last_words or error.errno not in NO_ROOM:
+                raise
+            (self.root / ".reserve").unlink(missing_ok=True)
+            _append(self.root / file, lines)
 
     def metrics(self) -> list[Record]:
         """All steps in order, each as its latest attempt recorded it (see `extend_steps`)."""
@@ -179,6 +208,20 @@ class JobFolder:
     def events(self) -> list[Record]:
         """All events in the order in which they happened."""
         return list(_lines(self.root / "events.jsonl"))
+
+    def _reserve(self) -> None:
+        """Take the space that `append` gives up for last words."""
+        path = self.root / ".reserve"
+        if not path.exists():
+            path.write_bytes(bytes(RESERVE_BYTES))
+
+
+def ending_of(events: Iterable[Record]) -> Record | None:
+    """Return the final event if it is the last of ``events`` but for notes; None: it is not."""
+    last: Record | None = None
+    for event in events:
+        last = event if event["event"] != "note" else last
+    return last if last is not None and last["event"] in FINAL_STATES else None
 
 
 def extend_steps(steps: list[Record], records: Iterable[Record]) -> None:
@@ -203,6 +246,18 @@ def _lines(path: Path) -> Iterator[Record]:
         for line in handle:
             if line.endswith(b"\n"):
                 yield json.loads(line)
+
+
+def _append(path: Path, lines: bytes) -> None:
+    """Append whole lines, or leave the file as it was and raise the disk's error."""
+    with path.open("ab", buffering=0) as handle:
+        size = handle.tell()
+        try:
+            if handle.write(lines) < len(lines):  # what fits is written, and the next call would say why
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            handle.truncate(size)
+            raise
 
 
 def _drop_torn_line(path: Path) -> None:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from .job_folder import JobFolder, Record
+from .versions import installed_versions
 
 if TYPE_CHECKING:
     from .loop_settings import LoopSettings
     from .train_parameters import TrainParameters
-
-KEY_LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "ray", "numpy")
-"""Libraries whose versions decide whether a run can be repeated."""
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of Python and the key libraries here."""
-    return {"python": platform.python_version(), **{name: version(name) for name in KEY_LIBRARIES}}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from byzerllm_adapters.errors import ByzerError
 
-from .checkpoint import load_checkpoint, restore_best, resume_elsewhere, save_checkpoint
 from .early_stopping import EarlyStopping
 from .engine import Rank, optimizer_step, precision, start_engine
 from .evaluation import evaluate
@@ -22,6 +21,8 @@ from .flops import model_flops
 from .loss import NextToken, Objective
 from .model_options import apply_model_options
 from .packing import Plan, Step
+from .restoring import load_checkpoint, restore_best, resume_elsewhere
+from .saving import Saver
 from .step_clock import StepClock
 from .step_record import StepRecord, keep_batches
 
@@ -63,7 +64,10 @@ class Outcome:
 
 
 class Observer(Protocol):
-    """Whom the loop tells how it goes. All but `should_stop` is called on rank 0 alone."""
+    """Whom the loop tells how it goes. All but `get_on` and `should_stop` is called on rank 0 alone."""
+
+    def get_on(self) -> None:
+        """Something was done, be it small: who calls this now and then does not stand still."""
 
     def record(self, step: Record) -> None:
         """A step's metrics."""
@@ -76,6 +80,9 @@ class Observer(Protocol):
 
     def saved(self, step: int) -> None:
         """A checkpoint was committed."""
+
+    def note(self, message: str) -> None:
+        """The user should know this."""
 
     def sampled(self, answers: Sequence[Record]) -> None:
         """What the model answered the user's prompts."""
@@ -127,7 +134,8 @@ def train(
     objective = objective or NextToken()
     engine = start_engine(model, settings, folder)
     torch.manual_seed(settings.seed + rank.index)  # dropout differs by rank
-    step = _begin(engine, settings, folder, rank, total_steps)
+    step = load_checkpoint(engine, folder, rank.index, observer.note, observer.fence)
+    step = step or _begin_elsewhere(engine, settings.resume_from, rank, total_steps)
     earlier = [record for record in folder.metrics() if record["step"] <= step]
     run = _Run(
         engine=engine,
@@ -141,6 +149,15 @@ def train(
         objective=objective,
         held_out=held_out,
         sampler=sampler,
+        saver=Saver(
+            engine,
+            folder,
+            rank.index,
+            keep=settings.save_total_limit,
+            best_by=settings.best_by,
+            fence=observer.fence,
+            saved=observer.saved,
+        ),
         stopping=EarlyStopping(settings.metric, settings.patience, earlier),
         describe=StepRecord(
             flops,
@@ -188,6 +205,7 @@ class _Run:
     objective: Objective
     held_out: Plan | None
     sampler: Sampler | None
+    saver: Saver
     stopping: EarlyStopping
     describe: StepRecord
     clock: StepClock
@@ -206,7 +224,10 @@ class _Run:
         learning_rate = self.settings.learning_rate_at(step, self.total_steps)
         norm = optimizer_step(self.engine, self.settings, learning_rate)
         self.clock.mark("optimizer")
-        sums, asked = _over_ranks(local, self.observer.should_stop(), self.engine.device)
+        flags = (self.observer.should_stop(), self.saver.is_writing())
+        sums, (asked, writing) = _over_ranks(local, flags, self.engine.device)
+        if self.saver.is_open and not writing:
+            self.saver.commit()
         loss, *measured = (total / current.targets for total in sums)
         if not math.isfinite(loss):
             raise ByzerError(
@@ -231,21 +252,21 @@ class _Run:
         saves = last or self.settings.saving.due(step, self.epoch_steps)
         metrics: dict[str, float] = {}
         if self.held_out is not None and self._evaluates(step, saves=saves):
-            metrics = evaluate(self.engine, self.held_out, self.rank, self.objective)
+            metrics = evaluate(self.engine, self.held_out, self.rank, self.objective, self.observer.get_on)
         enough = self.stopping.is_due(metrics)
         tells = self.rank.index == 0
         if tells:
             self.observer.record(record | metrics)
         if self.sampler is not None and self.sampler.is_due(step, last=last or enough):
-            answers = self.sampler.answers(self.engine, step)
+            answers = self.sampler.answers(self.engine, step, self.observer.get_on)
             if tells:
                 self.observer.sampled(answers)
         if saves or enough:
             if tells:
                 self.observer.flush()
-            self._save(step, metrics)
-            if tells:
-                self.observer.saved(step)
+            self.saver.begin(step, metrics)
+        if last or enough:
+            self.saver.finish()
         return enough
 
     def _accumulate_gradients(self, step: Step) -> torch.Tensor | float:
@@ -257,6 +278,7 @@ class _Run:
             # the engine averages gradients over ranks, hence `world`
             self.engine.backward(summed.reshape(-1)[0] * (self.rank.world / step.targets), scale_wrt_gas=False)
             total = total + summed.detach().double()
+            self.observer.get_on()
             if batch is not step.batches[-1]:
                 self.engine.step()
             self.clock.mark("backward")
@@ -270,43 +292,37 @@ class _Run:
             return False
         return step == self.total_steps or self.settings.evaluating.due(step, self.epoch_steps)
 
-    def _save(self, step: int, metrics: dict[str, float]) -> None:
-        keep, best_by = self.settings.save_total_limit, self.settings.best_by
-        save_checkpoint(
-            self.engine,
-            self.folder,
-            step,
-            self.rank.index,
-            keep=keep,
-            metrics=metrics,
-            best_by=best_by,
-            fence=self.observer.fence,
-        )
 
+def _begin_elsewhere(engine: Any, place: str | None, rank: Rank, total_steps: int) -> int:
+    """Restore the checkpoint of another job that is asked for, if one is, and return its step.
 
-def _begin(engine: Any, settings: LoopSettings, folder: JobFolder, rank: Rank, total_steps: int) -> int:
-    """Restore what there is to go on from and return its step: this job's checkpoint, else the one asked for."""
-    step = load_checkpoint(engine, folder, rank.index)
-    if step or settings.resume_from is None:
-        return step
-    step = resume_elsewhere(engine, settings.resume_from, rank.index)
+    Raises:
+        ByzerError: there is none that fits, or it is of this job's last step or a later one.
+    """
+    if place is None:
+        return 0
+    step = resume_elsewhere(engine, place, rank.index)
     if step >= total_steps:
         raise ByzerError(
             f"the checkpoint is at step {step}, and this job ends at step {total_steps}",
-            where=settings.resume_from,
+            where=place,
             do="ask for more epochs or a higher max_steps: they count from the start of the first job",
         )
     return step
 
 
-def _over_ranks(sums: torch.Tensor | float, stop: bool, device: torch.device) -> tuple[list[float], bool]:
-    """Add up loss and metrics over ranks; with them, in the same small message, whether any rank was asked to stop."""
+def _over_ranks(
+    sums: torch.Tensor | float, flags: Sequence[bool], device: torch.device
+) -> tuple[list[float], list[bool]]:
+    """Add up loss and metrics over ranks; with them, in the same small message, whether any rank raises each flag."""
     import torch
     import torch.distributed as dist
 
-    parts = (torch.as_tensor(part, dtype=torch.float64, device=device).reshape(-1) for part in (sums, float(stop)))
-    message = torch.cat(list(parts))
+    parts = [
+        torch.as_tensor(part, dtype=torch.float64, device=device).reshape(-1) for part in (sums, *map(float, flags))
+    ]
+    message = torch.cat(parts)
     if dist.get_world_size() > 1:
         dist.all_reduce(message)
-    *totals, stops = message.tolist()
-    return totals, stops > 0
+    totals = message.tolist()
+    return totals[: -len(flags)], [raised > 0 for raised in totals[-len(flags) :]]

@@ -25,7 +25,7 @@ WHOLE_LEARNING_RATE = 2e-5
 """Fine-tuning all weights at the rate of an adapter forgets what the base knew."""
 
 DEFAULT_SAVE_STEPS = 500
-"""Between checkpoints, where the strategy is steps and nobody says how many; transformers has the same."""
+"""Between checkpoints, where nobody says how many; transformers has the same."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class LoopSettings:
         rows: Rows a device and micro-batch.
         accumulation: Micro-batches an optimizer step.
         group_by_length: Whether rows of similar length share a batch.
+        stall_seconds: A worker that gets no further for this long is ended with its gang, which starts again.
         data_seed: Decides the data order; ``seed`` every other random choice.
         optim: The optimizer's name, or None: AdamW, fused.
         learning_rate: Peak learning rate.
@@ -77,6 +78,7 @@ class LoopSettings:
     accumulation: int
     group_by_length: bool
     max_steps: int | None
+    stall_seconds: float
     seed: int
     data_seed: int
     optim: str | None
@@ -141,6 +143,7 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
         accumulation=keys.gradient_accumulation_steps,
         group_by_length=not isinstance(keys, FineTuningParameters) or keys.group_by_length,
         max_steps=keys.max_steps,
+        stall_seconds=keys.ddp_timeout,
         seed=keys.seed,
         data_seed=keys.seed if keys.data_seed is None else keys.data_seed,
         optim=keys.optim,
@@ -246,8 +249,8 @@ def _evaluating(keys: OptimizationParameters) -> Rhythm:
 
 def _saving(keys: OptimizationParameters, evaluating: Rhythm) -> Rhythm:
     """Return when checkpoints are written; the best can only be one that is there, so each evaluation has one."""
-    if keys.save_strategy is None and keys.save_steps is None:
-        return evaluating if keys.load_best_model_at_end else Rhythm("no")
+    if keys.save_strategy is None and keys.save_steps is None and keys.load_best_model_at_end:
+        return evaluating
     return Rhythm(keys.save_strategy or "steps", keys.save_steps or DEFAULT_SAVE_STEPS)
 
 

@@ -168,16 +168,27 @@ class OptimizationParameters(Parameters):
         "tensorboard", description="Who gets the numbers, besides metrics.jsonl and the log; if it is installed."
     )
     save_strategy: Literal["no", "steps", "epoch"] | None = Field(
-        None, description="When checkpoints are written; no: at the end. None: steps if save_steps is given."
+        None,
+        description="When checkpoints are written, besides the end. None: steps; with load_best_model_at_end, "
+        "as often as it is evaluated.",
     )
     save_steps: int | None = Field(
         None,
         gt=0,
-        description="Write a checkpoint every so many steps, and at the end; 500 if the strategy is steps.",
+        description="Write a checkpoint every so many steps, and at the end; none: 500.",
         json_schema_extra=STEPS,
     )
     save_total_limit: int = Field(
-        1, gt=0, description="Checkpoints that are kept: the newest.", json_schema_extra={"unit": "checkpoints"}
+        2,
+        gt=0,
+        description="Checkpoints that are kept: the newest. One of two may turn out to be damaged.",
+        json_schema_extra={"unit": "checkpoints"},
+    )
+    ddp_timeout: int = Field(
+        1800,
+        gt=0,
+        description="A worker that gets no further for so long is ended, and the job goes on from its last checkpoint.",
+        json_schema_extra={"unit": "seconds"},
     )
     resume_from_checkpoint: Text | None = Field(
         None, description="Go on from another job: its folder, or one of its checkpoints."
@@ -228,6 +239,9 @@ class OptimizationParameters(Parameters):
     sample_max_tokens: int = Field(
         64, gt=0, description="The most tokens of an answer to one of the sample_prompts.", json_schema_extra=TOKENS
     )
+
+    epochs_key: ClassVar[str] = "num_train_epochs"
+    """The key that says how many epochs there are."""
 
     @property
     def whole(self) -> bool:
@@ -337,6 +351,7 @@ class SfftParameters(OptimizationParameters):
     refused: ClassVar[Mapping[str, str]] = REFUSED_FOR_SFFT
     title: ClassVar[str] = "train every weight"
     hint: ClassVar[str] = "pretrain"
+    epochs_key: ClassVar[str] = "epoches"
 
     learning_rate: LearningRate = 3e-4
     weight_decay: WeightDecay = 0.1

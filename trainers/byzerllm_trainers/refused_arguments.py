@@ -42,7 +42,6 @@ REFUSED: Mapping[str, str] = {
     "ddp_bucket_cap_mb": 'write "zero_optimization": {"reduce_bucket_size": …} in deepspeedConfig',
     "ddp_find_unused_parameters": _DDP,
     "ddp_static_graph": _DDP,
-    "ddp_timeout": _DDP,
     "debug": 'leave it out: "%byzerllm logs NAME" shows what each worker printed',
     "deepspeed": "write deepspeedConfig",
     "disable_tqdm": "leave it out: a job has a card and a chart, no progress bar",

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from byzerllm_adapters.errors import ByzerError
 
-from .gang import start_coordinator, wait_until_free
-from .job_folder import JobFolder
-from .job_request import read_request
+from . import follow, recipe
+from .coordinator import start_coordinator
+from .gang import wait_until_free
+from .job_folder import JobFolder, Record, write_json
+from .job_request import JobRequest, read_request
+from .placement import placement
 
 
-def resume(folder: JobFolder) -> None:
+@dataclass(frozen=True)
+class Changes:
+    """What is to be another from now on; None: as it was.
+
+    Attributes:
+        epochs: Epochs in all, those that are done included.
+        max_steps: Steps in all, in place of epochs.
+        workers: Ranks. Each step keeps its rows, dealt to more or fewer ranks.
+    """
+
+    epochs: float | None = None
+    max_steps: int | None = None
+    workers: int | None = None
+
+    @property
+    def moves_the_end(self) -> bool:
+        """Whether the job gets another end."""
+        return self.epochs is not None or self.max_steps is not None
+
+
+AS_IT_WAS = Changes()
+
+
+def resume(folder: JobFolder, changes: Changes = AS_IT_WAS) -> None:
     """Start the coordinator of a job that was stopped, failed, or whose coordinator is gone.
 
     It takes a new lease: if the old coordinator comes back after all, that one ends. When this returns, the job's
-    events say that it goes on; it does from its last whole checkpoint, with as many workers as before.
+    events say that it goes on; it does from its last whole checkpoint.
 
     Args:
         folder: The job's.
+        changes: What is to be another. With another end, the learning rate follows the schedule for that.
 
     Raises:
-        ByzerError: it runs, it has finished, or Python code drives its workers.
+        ByzerError: it runs, Python code drives its workers, or it has nothing left to do.
     """
     import ray
     from ray.exceptions import RayActorError
@@ -28,12 +57,13 @@ def resume(folder: JobFolder) -> None:
     if request.driven:
         raise ByzerError(f"job {folder.name} is driven by Python code", do="run that code again")
     ending = folder.ending()
-    if ending and ending["event"] == "finished":
-        method = request.train.method
+    if changes != AS_IT_WAS:
+        _change(folder, changes, ending)
+    elif ending and ending["event"] == "finished":
         raise ByzerError(
             f"job {folder.name} has finished: {ending['steps']} steps",
             where=f"folder {folder.root}",
-            do=f'train on in a new job: {method}.resume_from_checkpoint="{folder.root}" and more epochs',
+            do=f'"%byzerllm resume {folder.name} --epochs N" trains on: N counts the epochs that are done',
         )
     before = folder.attempt()
     if ending:
@@ -53,4 +83,73 @@ def resume(folder: JobFolder) -> None:
             f"job {folder.name} did not go on: its new coordinator failed",
             where=f"folder {folder.root}",
             do=f'"%byzerllm logs {folder.name}" shows why; every node has to see the folder',
+        )
+
+
+def _change(folder: JobFolder, changes: Changes, ending: Record | None) -> None:
+    """Write changes into the job's request.
+
+    Raises:
+        ByzerError: the job has not ended, it has done as much already, or workers and rows do not fit.
+    """
+    if ending is None and follow.is_alive(folder):
+        raise ByzerError(
+            f"job {folder.name} has not ended: it cannot be changed",
+            do=f'stop it first: "%byzerllm stop {folder.name}"',
+        )
+    record = folder.request()
+    request = JobRequest(**record)
+    keys = record["parameters"].setdefault(request.train.method, {})
+    if changes.moves_the_end:
+        keys.pop("max_steps", None)
+    if changes.epochs is not None:
+        keys[request.train.optimization.epochs_key] = changes.epochs
+    if changes.max_steps is not None:
+        keys["max_steps"] = changes.max_steps
+    if changes.workers is not None:
+        keys |= _dealt_anew(request, changes.workers)
+        one_node = request.train.optimization.one_node
+        record |= placement(changes.workers, None, request.resources, one_node=one_node)
+    _check_end(JobRequest(**record), folder, ending)
+    write_json(folder.root / "job.json", record)
+
+
+def _dealt_anew(request: JobRequest, workers: int) -> dict[str, int]:
+    """Return rows and accumulation with which so many workers have the rows of a step that there were.
+
+    Raises:
+        ByzerError: there are none.
+    """
+    if request.train.keep_partition_num:
+        raise ByzerError(
+            "with keepPartitionNum each worker has its own partitions: their number cannot change",
+            do=f"resume it with {request.workers} workers",
+        )
+    loop = request.loop
+    of_a_step = loop.rows * loop.accumulation * request.workers
+    for rows in range(loop.rows, 0, -1):
+        if of_a_step % (rows * workers) == 0:
+            accumulation = of_a_step // (rows * workers)
+            return {"per_device_train_batch_size": rows, "gradient_accumulation_steps": accumulation}
+    fitting = ", ".join(str(count) for count in range(1, of_a_step + 1) if of_a_step % count == 0)
+    raise ByzerError(
+        f"{of_a_step} rows a step cannot be dealt to {workers} workers",
+        do=f"resume with a number of workers that divides them: {fitting}",
+    )
+
+
+def _check_end(request: JobRequest, folder: JobFolder, ending: Record | None) -> None:
+    """Refuse to go on with a job that has done all that is asked of it.
+
+    Raises:
+        ByzerError: it has.
+    """
+    if ending is None or ending["event"] == "failed":
+        return
+    method, job = recipe.find(request.train.method), recipe.Job(folder, request)
+    total = recipe.total_steps(method, job, method.plan(job))
+    if total <= ending["steps"]:
+        raise ByzerError(
+            f"job {folder.name} has done {ending['steps']} steps, and its end is at {total}",
+            do="ask for more epochs or steps: they count from the start of the job",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,8 @@ class Sampler:
         """Whether the model is asked after this step; it always is after the last."""
         return bool(self.prompts) and (last or step % self.every == 0)
 
-    def answers(self, engine: Any, step: int) -> list[Record]:
-        """Return ``{"step", "prompt", "answer"}`` for each prompt."""
+    def answers(self, engine: Any, step: int, on_answer: Callable[[], None] = lambda: None) -> list[Record]:
+        """Return ``{"step", "prompt", "answer"}`` for each prompt; ``on_answer`` is called after each."""
         import torch
 
         model = engine.module
@@ -58,5 +58,6 @@ class Sampler:
                 found.append(
                     {"step": step, "prompt": text, "answer": self.tokenizer.decode(new, skip_special_tokens=True)}
                 )
+                on_answer()
         engine.train()
         return found

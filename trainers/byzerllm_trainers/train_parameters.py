@@ -21,6 +21,7 @@ from byzerllm_adapters.parameters import (
     problem,
 )
 
+from .on_finish import KINDS
 from .optimization_parameters import (
     DpoParameters,
     FineTuningParameters,
@@ -36,6 +37,12 @@ def _training_type(value: str) -> str:
         family = value.rpartition("/")[2] or "llama"
         ways = ", ".join(f'"{name}/{family}" to {kind.hint}' for name, kind in methods().items())
         raise problem("does not say how to train", f'write {ways}, or action="infer" to deploy')
+    return value
+
+
+def _announcement(value: str) -> str:
+    if not value.startswith(KINDS) or value in KINDS:
+        raise problem("does not say whom to tell", 'write "shell:COMMAND", or an address: "http://…", "https://…"')
     return value
 
 
@@ -72,6 +79,10 @@ class TrainParameters(Parameters):
         None, description="The name of the job; none: made from the way to train, the owner and the time."
     )
     detached: bool = Field(True, description="Return at once and let the job run; false: wait for its end.")
+    on_finish: Annotated[Text, AfterValidator(_announcement)] | None = Field(
+        None,
+        description="Tells when the job has ended: shell:COMMAND, or an http(s):// address that gets its result row.",
+    )
     keep_partition_num: bool = Field(
         False,
         alias="keepPartitionNum",

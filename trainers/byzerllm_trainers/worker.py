@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
+import signal
 import socket
 import sys
 import threading
@@ -16,9 +19,14 @@ from byzerllm_adapters.errors import ByzerError
 
 from .job_folder import JobFolder, Record
 from .job_request import read_request
+from .processes import Place, this_process
+from .versions import installed_versions
 
 if TYPE_CHECKING:
     from .report import Report
+
+SEEN_SECONDS = 5.0
+"""A network file system shows what another node has just written within this time."""
 
 FLUSH_SECONDS = 0.25
 """Metrics reach the disk at most this often: a viewer draws no faster."""
@@ -40,20 +48,43 @@ class Worker:
         self._stop, self._ended = threading.Event(), threading.Event()
         self._result: Record | None = None
         self._error: BaseException | None = None
-        self._rendezvous: tuple[str, int, int, int] | None = None
-        keep_log(self._folder.logs / f"rank-{rank}.log")
+        self._places: Sequence[Place] = ()
+        self._done = 0
 
-    def node(self) -> tuple[str, int]:
-        """Return this node's IP and a port that is free on it."""
+    def place(self) -> Place:
+        """Return where this worker is, and what is installed there; from now on what it prints is logged.
+
+        Raises:
+            ByzerError: the node does not see the job's folder.
+        """
         import ray
 
+        self._find_folder()
+        log = keep_log(self._folder.logs / f"rank-{self._index}.log")
+        faulthandler.register(signal.SIGUSR1, file=log, all_threads=True)
         with socket.socket() as probe:
             probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+            port = probe.getsockname()[1]
+        return Place(
+            address=ray.util.get_node_ip_address(),
+            port=port,
+            node=ray.get_runtime_context().get_node_id(),
+            process=this_process(),
+            devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            versions=installed_versions(),
+        )
 
-    def meet(self, address: str, port: int, local_index: int, local_world: int) -> None:
-        """Be told where the gang meets, and this rank's place on its node; nothing is joined yet."""
-        self._rendezvous = (address, port, local_index, local_world)
+    def meet(self, places: Sequence[Place]) -> None:
+        """Be told where all ranks are, by rank; nothing is joined yet."""
+        self._places = places
+
+    def progress(self) -> int:
+        """Return how many things were done since the start: it only has to change for a rank that gets on."""
+        return self._done
+
+    def get_on(self) -> None:
+        """Count one more thing that was done."""
+        self._done += 1
 
     def load(self) -> None:
         """Import what training needs, which takes seconds; whatever fails here fails again, and is told, in `train`."""
@@ -92,18 +123,21 @@ class Worker:
 
         torch.set_num_threads(self._threads)
         from . import loop, recipe
-        from .checkpoint import export_model
         from .engine import Rank, join_group
+        from .export import export_model
         from .report import Report
 
-        assert self._rendezvous is not None, "meet() comes before train()"
-        address, port, local_index, local_world = self._rendezvous
+        assert self._places, "meet() comes before train()"
         request = read_request(self._folder)
         job = recipe.Job(self._folder, request)
         rank = Rank(self._index, request.workers)
-        by_ip = request.train.sfft.setup_nccl_socket_ifname_by_ip
-        own = self.node()[0] if by_ip else None
-        join_group(rank, address, port, local_index=local_index, local_world=local_world, own_address=own)
+        join_group(
+            rank,
+            self._places,
+            gpu=request.gpu,
+            by_own_address=request.train.sfft.setup_nccl_socket_ifname_by_ip,
+            patience=2 * request.loop.stall_seconds,  # the coordinator's watchdog is to notice first
+        )
         torch.manual_seed(request.loop.seed)  # new weights (LoRA's, or from scratch) are the same on every rank
         method = recipe.find(request.train.method)
         plan = method.plan(job)
@@ -135,6 +169,22 @@ class Worker:
                 print(f"checkpoints: {self._folder.checkpoints}")
         torch.distributed.destroy_process_group()
         return outcome.as_record()
+
+    def _find_folder(self) -> None:
+        """Wait until this node sees the job's folder, and in it the claim of this attempt.
+
+        Raises:
+            ByzerError: it does not.
+        """
+        deadline = time.monotonic() + SEEN_SECONDS
+        while self._folder.attempt() < self._attempt:
+            if time.monotonic() > deadline:
+                raise ByzerError(
+                    f"a worker's node ({socket.gethostname()}) does not see the job's folder",
+                    where=f"{self._folder.root}",
+                    do="give a localPathPrefix that all nodes share: a network file system",
+                )
+            time.sleep(0.1)
 
     def fence(self) -> None:
         """Raise `LeaseLost` if another attempt goes on with this job."""
@@ -177,6 +227,10 @@ class _Observer:
     def saved(self, step: int) -> None:
         self.worker.event("checkpoint", step=step)
 
+    def note(self, message: str) -> None:
+        self.worker.event("note", message=message)
+        print(message)
+
     def sampled(self, answers: Sequence[Record]) -> None:
         self.worker.keep_samples(answers)
         for answer in answers:
@@ -184,6 +238,9 @@ class _Observer:
 
     def should_stop(self) -> bool:
         return self.worker.is_asked_to_stop()
+
+    def get_on(self) -> None:
+        self.worker.get_on()
 
 
 class MetricsWriter:
@@ -249,11 +306,12 @@ class MetricsWriter:
                 self._error = error
 
 
-def keep_log(path: Path) -> None:
+def keep_log(path: Path) -> TextIO:
     """Copy what this process prints into ``path`` as well: the dashboard shows one, the job folder keeps the other."""
     log = path.open("a", encoding="utf-8", buffering=1)
     sys.stdout = _Tee(sys.stdout, log)
     sys.stderr = _Tee(sys.stderr, log)
+    return log
 
 
 class _Tee:
@@ -263,12 +321,14 @@ class _Tee:
         self._first, self._second = first, second
 
     def write(self, text: str) -> int:
-        self._second.write(text)
+        with contextlib.suppress(OSError):  # a full disk: what has to be said there goes into the job's events
+            self._second.write(text)
         return self._first.write(text)
 
     def flush(self) -> None:
         self._first.flush()
-        self._second.flush()
+        with contextlib.suppress(OSError):
+            self._second.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._first, name)

@@ -1,5 +1,6 @@
 """Tasks that a cell waits for: results, errors, interrupts, and what they reserve; Ray is played here."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -8,6 +9,19 @@ import ray
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_magics.cluster.tasks import Reservation, reservation, run_task, run_tasks
 from byzerllm_magics.parameters import SetupSettings, configure
+
+
+class Stream:
+    """Ray's stream of one task."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = iter(items)
+
+    def __next__(self) -> Any:
+        return next(self._items)
+
+    def completed(self) -> str:
+        return "it has ended"
 
 
 class Streams:
@@ -24,9 +38,9 @@ class Streams:
         return self
 
     def remote(self, work: Any) -> Any:
-        return iter(work())
+        return Stream(work())
 
-    def get(self, item: Any) -> Any:
+    def get(self, item: Any, timeout: float | None = None) -> Any:
         if isinstance(item, BaseException):
             raise item
         return item

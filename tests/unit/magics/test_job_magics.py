@@ -1,5 +1,6 @@
 """Jobs from a cell: listed, shown, waited for, stopped; their folders are the truth."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,28 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_jobs_is_a_table_that_needs_no_cluster(run: Any, job: JobFolder) -> None:
     [row] = run("%byzerllm jobs").value.to_dict("records")
     assert (row["name"], row["state"], row["step"], row["of"]) == ("sft-demo", "running", 3, 4)
+
+
+def test_a_job_whose_cluster_is_gone_is_lost_and_offers_to_be_resumed(run: Any, job: JobFolder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        job.take_lease("somebody", cluster=f"127.0.0.1:{server.getsockname()[1]}")
+        assert jobs.Job(job).state == "running"
+    assert jobs.Job(job).state == "lost"
+    shown = run("%byzerllm jobs")
+    assert shown.value.to_dict("records")[0]["state"] == "lost"
+    assert 'sft-demo lost its cluster: "%byzerllm resume sft-demo" goes on' in shown.text
+    assert "Running jobs" not in run("%byzerllm").text
+
+
+def test_cleaning_up_says_first_what_it_would_remove(run: Any, job: JobFolder) -> None:
+    (job.checkpoints / "step-3").mkdir()
+    (job.checkpoints / "step-3" / "state.pt").write_bytes(bytes(2**21))
+    assert "nothing to remove" in run("%byzerllm jobs --clean").text
+    tell(job, "finished", steps=3)
+    assert "sft-demo: checkpoints, 2 MiB" in run("%byzerllm jobs --clean").text
+    assert list(job.checkpoints.iterdir())
+    assert "Removed 2 MiB" in run("%byzerllm jobs --clean --yes").text
+    assert not list(job.checkpoints.iterdir())
 
 
 def test_the_overview_names_running_jobs(run: Any, job: JobFolder) -> None:

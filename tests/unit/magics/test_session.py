@@ -184,12 +184,12 @@ def test_shutting_down_spares_a_running_job(session: Session, job: JobFolder, mo
     jobs.remember(job)
     monkeypatch.setattr(connection, "is_connected", lambda: True)
     monkeypatch.setattr(connection, "shutdown", lambda: ended.append(True) or True)
-    monkeypatch.setattr(follow, "is_alive", lambda _name: True)
+    monkeypatch.setattr(follow, "is_alive", lambda _folder: True)
     with pytest.raises(ByzerError, match="still running: sft-demo"):
         session.shutdown()
     assert ended == []
     assert session.shutdown(force=True)
-    monkeypatch.setattr(follow, "is_alive", lambda _name: False)  # a job that a crash left behind
+    monkeypatch.setattr(follow, "is_alive", lambda _folder: False)  # a job that a crash left behind
     assert session.shutdown()
     job.append("events.jsonl", [{"event": "stopped", "time": 1.0, "attempt": 1}])
     assert session.shutdown()
@@ -203,7 +203,7 @@ def test_a_kernel_that_has_just_started_spares_another_kernels_job(
     monkeypatch.setattr(connection, "is_connected", lambda: bool(connected))
     monkeypatch.setattr(connection, "connect", connected.append)
     monkeypatch.setattr(embedded, "find", lambda: EmbeddedCluster("127.0.0.1:7", "", "", {}, []))
-    monkeypatch.setattr(follow, "is_alive", lambda _name: True)
+    monkeypatch.setattr(follow, "is_alive", lambda _folder: True)
     with pytest.raises(ByzerError, match="still running: sft-demo"):
         session.shutdown()
     assert connected == ["127.0.0.1:7"]

@@ -21,12 +21,13 @@ def group() -> Iterator[None]:
     from torch import distributed
 
     from byzerllm_trainers.engine import Rank, join_group
+    from byzerllm_trainers.processes import Place
 
     before = dict(os.environ)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    join_group(Rank(0, 1), "127.0.0.1", port, local_index=0, local_world=1)
+    join_group(Rank(0, 1), [Place("127.0.0.1", port)], gpu=False)
     yield
     distributed.destroy_process_group()
     os.environ.clear()

@@ -97,6 +97,7 @@ class Ran:
     records: list[Record]
     saved: list[int]
     samples: list[Record]
+    notes: list[str]
 
     @property
     def losses(self) -> list[float]:
@@ -140,6 +141,7 @@ def run(
     records: list[Record] = []
     saved: list[int] = []
     samples: list[Record] = []
+    notes: list[str] = []
     engine, outcome = train(
         model,
         plan,
@@ -147,11 +149,11 @@ def run(
         total,
         folder=folder,
         rank=Rank(0, 1),
-        observer=Seen(records, saved, samples, lambda: should_stop(len(records) + 1)),
+        observer=Seen(records, saved, samples, notes, lambda: should_stop(len(records) + 1)),
         held_out=evaluation,
         sampler=sampler,
     )
-    return Ran(engine, outcome, records, saved, samples)
+    return Ran(engine, outcome, records, saved, samples, notes)
 
 
 @dataclass
@@ -161,10 +163,13 @@ class Seen:
     records: list[Record]
     checkpoints: list[int]
     samples: list[Record]
+    notes: list[str]
     should_stop: Callable[[], bool]
 
     def record(self, step: Record) -> None:
         self.records.append(step)
+
+    def get_on(self) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -172,6 +177,9 @@ class Seen:
 
     def saved(self, step: int) -> None:
         self.checkpoints.append(step)
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
     def sampled(self, answers: Sequence[Record]) -> None:
         self.samples += answers

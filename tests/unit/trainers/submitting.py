@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from byzerllm_trainers import gang
+from byzerllm_trainers import coordinator
 
 NODE = {"Alive": True, "Resources": {"CPU": 4.0}}
 GPU_NODE = {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 4.0}}
@@ -22,7 +22,7 @@ class Cluster:
         monkeypatch.setattr(ray, "is_initialized", lambda: True)
         monkeypatch.setattr(ray, "nodes", lambda: self.nodes)
         monkeypatch.setattr(ray, "get_actor", self._actor)
-        monkeypatch.setattr(gang, "start_coordinator", self.started.append)
+        monkeypatch.setattr(coordinator, "start_coordinator", self.started.append)
 
     def _actor(self, name: str, _namespace: str) -> None:
         if name not in self.actors:

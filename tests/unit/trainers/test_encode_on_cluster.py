@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from byzerllm_adapters import registry
-from byzerllm_trainers import corpus, recipe
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers import corpus, encode_on_cluster, recipe
 from byzerllm_trainers.dpo import Preferred
-from byzerllm_trainers.encode_on_cluster import _PartEncoder
+from byzerllm_trainers.encode_on_cluster import encode_into
 from byzerllm_trainers.sft import Conversations
 from byzerllm_trainers.shards import FILES, open_shards, shard_writer
 from tests.tiny import instructions, preferences
@@ -18,12 +18,13 @@ from tests.tiny import instructions, preferences
 
 def in_parts(
     job: Any, tiny_model: Path, scratch: Path, *, drop: bool, encoder: Any = Conversations, format: str = "alpaca"
-) -> list[dict[str, Any]]:
+) -> list[ByzerError | None]:
     """What the cluster's processes answer for each part of a job's table, the last part first."""
     parts = corpus.parts(job.folder, None)
     tokenizer = registry.find("llama").load_tokenizer(str(tiny_model))
-    encode = _PartEncoder(encoder(tokenizer, format, 60), parts, scratch, drop)
-    return [encode({"part": np.array([number])}) for number in reversed(range(len(parts)))][::-1]
+    shared = [encoder(tokenizer, format, 60)]
+    errors = [encode_into(shared, part, scratch / str(number), drop) for number, part in list(enumerate(parts))[::-1]]
+    return errors[::-1]
 
 
 def together(parts: Path, count: int, folder: Path, bounds: list[int] | None = None) -> None:
@@ -37,6 +38,7 @@ def together(parts: Path, count: int, folder: Path, bounds: list[int] | None = N
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "PART_ROWS", 64)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    monkeypatch.setattr(encode_on_cluster, "_fetched", lambda shared: shared)  # there is no cluster to fetch it from
 
 
 @pytest.mark.parametrize("bad", [(), (90, 170)])
@@ -49,8 +51,8 @@ def test_parts_one_after_the_other_are_the_whole_and_an_error_comes_back(
     rows.loc[list(bad), "output"] = " "
     job = make_job("sft", pa.Table.from_pandas(rows))
     results = in_parts(job, tiny_model, tmp_path / "parts", drop=False)
-    assert [result["where"] for result in results] == (
-        [[""], ["row 90 (format alpaca)"], ["row 170 (format alpaca)"], [""]] if bad else [[""]] * 4
+    assert [error and error.where for error in results] == (
+        [None, "row 90 (format alpaca)", "row 170 (format alpaca)", None] if bad else [None] * 4
     )
     if not bad:
         together(tmp_path / "parts", 4, tmp_path / "together")
@@ -65,7 +67,7 @@ def test_rows_that_parts_drop_are_dropped_from_the_whole(make_job: Any, tiny_mod
     corpus.keep_partitions(job.folder, [50, 50, 100])
     assert recipe.find("sft").prepare(job)["rows_dropped"] == 66
     results = in_parts(job, tiny_model, tmp_path / "parts", drop=True)
-    assert [result["what"] for result in results] == [[""]] * 4
+    assert results == [None] * 4
     together(tmp_path / "parts", 4, tmp_path / "together", [0, 50, 100, 200])
     for name in FILES:
         assert (tmp_path / "together" / name).read_bytes() == (job.folder.shards / name).read_bytes()

@@ -14,12 +14,12 @@ import pytest
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.parameters import read
 from byzerllm_trainers import data_sample, memory, recipe
-from byzerllm_trainers.checkpoint import save_checkpoint
 from byzerllm_trainers.estimate import Estimate, checkpoint_bytes, estimate
 from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.job_request import JobRequest
 from byzerllm_trainers.machine import Gpu, Machine, this_machine
 from byzerllm_trainers.memory_need import Estimator
+from byzerllm_trainers.saving import Saver
 from byzerllm_trainers.train_parameters import TrainParameters
 from tests.tiny import instructions, make_model, preferences, texts
 
@@ -360,7 +360,9 @@ def test_a_checkpoint_is_as_large_as_it_says(
     engine = start_engine(load(tiny_model), chosen, folder)
     engine.backward(engine(input_ids=torch.zeros(1, 8, dtype=torch.long)).logits.float().sum())
     engine.step()
-    save_checkpoint(engine, folder, 1, 0, keep=1)
+    saver = Saver(engine, folder, 0, keep=1)
+    saver.begin(1, {})
+    saver.finish()
     written = sum(path.stat().st_size for path in folder.checkpoints.rglob("*.pt") if "random" not in path.name)
     found = of("sfft", bf16=False, deepspeedConfig={"zero_optimization": {"stage": stage}})
     assert checkpoint_bytes(found.model, chosen) == found.checkpoint

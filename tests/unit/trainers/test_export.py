@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from byzerllm_adapters import causal_lm
-from byzerllm_trainers.checkpoint import export_model
+from byzerllm_trainers.export import export_model
 from byzerllm_trainers.job_folder import JobFolder
 from tests.unit.trainers.helpers import examples, load, run, settings
 

@@ -15,7 +15,7 @@ from byzerllm_adapters import causal_lm
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.loading import load_model
 from byzerllm_trainers import recipe
-from byzerllm_trainers.checkpoint import export_model
+from byzerllm_trainers.export import export_model
 from byzerllm_trainers.finetuning import check_modules
 from byzerllm_trainers.job_folder import JobFolder
 from tests.tiny import instructions, make_model

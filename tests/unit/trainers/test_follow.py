@@ -1,3 +1,4 @@
+import socket
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_waiting_raises_the_jobs_own_error(folder: JobFolder) -> None:
 def test_waiting_for_a_job_whose_coordinator_is_gone_says_so(
     folder: JobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "is_alive", lambda _name: False)
+    monkeypatch.setattr(follow, "is_alive", lambda _folder: False)
     with pytest.raises(ByzerError, match="its coordinator is gone") as caught:
         follow.wait(folder)
     assert caught.value.do.startswith('"%byzerllm resume job" goes on from its last checkpoint')
@@ -103,7 +104,7 @@ def test_waiting_for_a_job_whose_coordinator_is_gone_says_so(
 def test_a_job_that_ended_while_its_coordinator_left_has_ended(
     folder: JobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leaves(_name: str) -> bool:
+    def leaves(_folder: JobFolder) -> bool:
         folder.append("events.jsonl", [event("finished")])
         return False
 
@@ -111,11 +112,20 @@ def test_a_job_that_ended_while_its_coordinator_left_has_ended(
     assert follow.wait(folder)["event"] == "finished"
 
 
-def test_without_a_connection_nobody_is_called_dead_and_no_cluster_starts() -> None:
+def test_without_a_connection_nobody_is_called_dead_and_no_cluster_starts(folder: JobFolder) -> None:
     import ray
 
-    assert follow.is_alive("nobody")
+    assert follow.is_alive(folder)
     assert not ray.is_initialized()
+
+
+def test_a_job_is_dead_where_nothing_listens_at_its_clusters_address(folder: JobFolder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        folder.take_lease("somebody", cluster=f"127.0.0.1:{server.getsockname()[1]}")
+        assert follow.is_alive(folder)
+    assert not follow.is_alive(folder)
+    folder.take_lease("somebody", cluster="192.0.2.1:6379")  # an address that is nobody's: it cannot be asked
+    assert follow.is_alive(folder)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from byzerllm_adapters.baichuan import BaiChuanConfig, BaiChuanForCausalLM
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers import recipe
-from byzerllm_trainers.checkpoint import export_model
+from byzerllm_trainers.export import export_model
 from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.pretrain import GET_MODEL_FILE
 from tests.unit.trainers.helpers import examples, load, run, settings

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from byzerllm_trainers.checkpoint import committed, is_whole, save_checkpoint
+from byzerllm_trainers.checkpoint import committed, is_whole
 from byzerllm_trainers.job_folder import JobFolder, LeaseLost
 from byzerllm_trainers.loop_settings import LoopSettings
+from byzerllm_trainers.saving import Saver
 from tests.unit.trainers.helpers import Ran, examples, load, run, settings
 
 pytestmark = [pytest.mark.usefixtures("group"), pytest.mark.slow]
@@ -120,6 +121,15 @@ def test_a_damaged_checkpoint_does_not_count_and_the_one_before_is_used(
     resumed = trained(tiny_model, three, chosen())
     assert resumed.records[0]["step"] == 3
     assert resumed.digest() == trained(tiny_model, make_folder("whole"), chosen()).digest()
+    assert bool(resumed.notes) == (damage is not no_manifest), "a torn one was never told of"
+
+
+def test_what_is_damaged_is_told_and_put_aside(tiny_model: Path, three: JobFolder) -> None:
+    lost_file(three.checkpoints / "step-3")
+    assert trained(tiny_model, three, chosen()).notes == [
+        "checkpoint step-3 is damaged and not used, random-0.pt is missing: it is now damaged-step-3"
+    ]
+    assert (three.checkpoints / "damaged-step-3" / "manifest.json").exists()
 
 
 def test_without_a_whole_checkpoint_training_begins_anew(tiny_model: Path, three: JobFolder) -> None:
@@ -190,8 +200,14 @@ def test_who_has_lost_the_lease_commits_no_checkpoint_and_removes_none(
     folder = make_folder("fenced")
     ran = trained(tiny_model, folder, chosen(save_total_limit=1), stop_at=3)
     before = {path: sha256(path) for path in folder.checkpoints.rglob("*") if path.is_file()}
+    saver = Saver(ran.engine, folder, 0, keep=1, fence=Fence(passes))
+
+    def save() -> None:
+        saver.begin(step, {})
+        saver.finish()
+
     with pytest.raises(LeaseLost):
-        save_checkpoint(ran.engine, folder, step, 0, keep=1, fence=Fence(passes))
+        save()
     assert [path.name for path in committed(folder)] == ["step-3"]
     assert {path: sha256(path) for path in before} == before
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_trainers import gang, submit
+from byzerllm_trainers import coordinator, submit
 from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.job_request import read_request
+from byzerllm_trainers.placement import placement
 from byzerllm_trainers.recipe import Job
 from byzerllm_trainers.sft import SupervisedFineTuning
 from tests.tiny import instructions, texts
@@ -147,7 +148,7 @@ def test_a_coordinator_that_does_not_start_leaves_no_folder(
     def fail(_root: str) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(gang, "start_coordinator", fail)
+    monkeypatch.setattr(coordinator, "start_coordinator", fail)
     with pytest.raises(RuntimeError):
         submit.submit(keys, owner="me", table=rows())
     assert not (Path(keys["localPathPrefix"]) / "job").exists()
@@ -220,7 +221,7 @@ def test_workers_are_placed_so_that_they_fit(
     cluster: Cluster, nodes: list[Any], workers: int, expected: dict[str, Any]
 ) -> None:
     cluster.nodes = [*nodes, DEAD]
-    placed = submit._placement(workers, None, {}, one_node=False)
+    placed = placement(workers, None, {}, one_node=False)
     assert placed == {"workers": workers, "resources": {}, **expected}
 
 
@@ -231,7 +232,7 @@ def test_workers_are_placed_so_that_they_fit(
 def test_more_workers_than_ever_fit_are_refused(cluster: Cluster, nodes: list[Any], one_node: bool, place: str) -> None:
     cluster.nodes = [*nodes, DEAD]
     with pytest.raises(ByzerError, match=f"9 workers asked, {place}") as caught:
-        submit._placement(9, None, {}, one_node=one_node)
+        placement(9, None, {}, one_node=one_node)
     assert "32 CPU, 8 GPU on 2 nodes" in caught.value.where
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers import recipe
-from byzerllm_trainers.gang import told
 from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.worker import Worker, keep_log
+from byzerllm_trainers.worker_errors import told
 from tests.tiny import instructions
 
 
@@ -103,14 +103,16 @@ def test_an_error_that_ray_wraps_keeps_the_traceback_for_the_log() -> None:
 ONE_RANK = """
 import json, socket, sys
 from byzerllm_trainers.job_folder import JobFolder
-from byzerllm_trainers.worker import Worker
+from byzerllm_trainers.processes import Place
+from byzerllm_trainers.worker import Worker, keep_log
 
 folder = JobFolder(sys.argv[1])
 worker = Worker(str(folder.root), 0, folder.take_lease("test"), threads=1)
+keep_log(folder.logs / "rank-0.log")
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
-worker.meet("127.0.0.1", port, 0, 1)
+worker.meet([Place("127.0.0.1", port)])
 (folder.root / "outcome.json").write_text(json.dumps(worker.train()))
 """
 

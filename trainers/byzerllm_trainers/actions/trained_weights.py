@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint import TAG
+from ..checkpoint import STATE
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def read_trained_weights(checkpoint: Path, model: nn.Module) -> TrainedWeights:
     from ..engine import import_deepspeed
 
     import_deepspeed()
-    folder = checkpoint / TAG
+    folder = checkpoint / STATE
     first = sorted(folder.glob("*_model_states.pt"))[0]
     saved = torch.load(first, map_location="cpu", mmap=True, weights_only=False)
     config = saved["ds_config"]
@@ -54,7 +54,7 @@ def read_trained_weights(checkpoint: Path, model: nn.Module) -> TrainedWeights:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # a bar a shard
-            state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), TAG, exclude_frozen_parameters=True)
+            state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), STATE, exclude_frozen_parameters=True)
         return TrainedWeights(stage, dtype, dict(state))
     state = dict(saved["module"])
     masters = (saved["optimizer"] or {}).get("fp32_groups")

@@ -1,0 +1,116 @@
+"""What is killed comes back by itself, and the job ends with the undisturbed run's weights, bit for bit.
+
+`benchmarks/kills.py` does this twenty times, with every part of a job and all ways to train.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from byzerllm_magics.cluster.jobs import Job
+from byzerllm_trainers.job_folder import Record
+from tests.cluster.helpers import STEPS, Observed, event_names, eventually, pretraining, worker_pid
+from tests.cluster.test_resume import is_the_uninterrupted
+
+
+@pytest.fixture
+def begun(session: Any, tiny_model: Path, corpus: Path, prefix: Path) -> Callable[..., Job]:
+    """Start the job of `pretrained` again under another name, and return it when it has a checkpoint."""
+
+    def start(name: str, **more: str) -> Job:
+        parameters = pretraining(tiny_model, corpus, prefix, name=name, stage=2)
+        job: Job = session.run(parameters | {f"sfft.int.{key}": value for key, value in more.items()})
+        eventually(lambda: "checkpoint" in event_names(job), 120)
+        return job
+
+    return start
+
+
+def gang(job: Job) -> list[psutil.Process]:
+    return [psutil.Process(worker_pid(f"W-{rank}-{job.name}")) for rank in range(2)]
+
+
+def restarted(job: Job) -> Record | None:
+    """The event that says that something was lost."""
+    return next((event for event in job.folder.events() if event["event"] == "restarting"), None)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_worker_killed_at_a_random_moment(begun: Callable[..., Job], pretrained: Observed, seed: int) -> None:
+    job, chance = begun(f"killed-{seed}"), random.Random(seed)
+    victim = chance.randrange(2)
+    workers = gang(job)
+    eventually(lambda: len(job.folder.metrics()) >= chance.randrange(11, STEPS - 5), 120)
+    time.sleep(chance.uniform(0.0, 0.1))
+    workers[victim].kill()
+    lost = eventually(lambda: restarted(job))
+    assert "died; going on from the last checkpoint" in lost["message"]
+    assert job.wait()["status"] == "finished"
+    assert not any(worker.is_running() for worker in workers)
+    assert is_the_uninterrupted(job, pretrained)
+
+
+def test_a_worker_killed_while_a_checkpoint_is_written(begun: Callable[..., Job], pretrained: Observed) -> None:
+    job = begun("killed-saving")
+    workers = gang(job)
+
+    def is_saving() -> bool:
+        folders = job.folder.checkpoints.glob("step-*")
+        return any(not (path / "manifest.json").exists() for path in folders)
+
+    eventually(is_saving, 120)
+    workers[1].kill()
+    eventually(lambda: restarted(job))
+    assert job.wait()["status"] == "finished"
+    assert is_the_uninterrupted(job, pretrained)
+
+
+def test_a_worker_that_stands_still_is_noticed_and_its_stack_is_in_its_log(
+    begun: Callable[..., Job], pretrained: Observed
+) -> None:
+    job = begun("stopped-worker", ddp_timeout="3")
+    workers = gang(job)
+    workers[1].send_signal(signal.SIGSTOP)
+    lost = eventually(lambda: restarted(job))
+    assert lost["lost"] == "worker 1 made no progress for 3 s; its stack is in its log"
+    assert job.wait()["status"] == "finished"
+    assert not any(worker.is_running() for worker in workers)
+    assert is_the_uninterrupted(job, pretrained)
+    log = (job.folder.logs / "rank-1.log").read_text()
+    assert "most recent call first" in log
+    assert "loop.py" in log
+
+
+def test_losses_that_repeat_themselves_end_the_job(session: Any, tiny_model: Path, corpus: Path, prefix: Path) -> None:
+    """Before its first checkpoint: each attempt would end as the one before."""
+    keys = pretraining(tiny_model, corpus, prefix, name="hopeless", stage=0) | {"sfft.int.save_steps": "100000"}
+    job = session.run(keys | {"sfft.int.max_steps": "100000"})
+    for attempt in range(1, 5):
+        eventually(lambda: job.folder.metrics() and job.folder.metrics()[-1]["attempt"] == attempt, 120)  # noqa: B023
+        gang(job)[0].kill()
+    with pytest.raises(Exception, match=r"worker 0 died \(4 losses without a new checkpoint\)"):
+        job.wait()
+
+
+def test_a_job_that_is_stopped_now_ends_with_its_last_checkpoint(
+    begun: Callable[..., Job], pretrained: Observed
+) -> None:
+    job = begun("stopped-now")
+    workers = gang(job)
+    job.stop(now=True)
+    row = job.wait()
+    ending = job.folder.ending()
+    assert ending is not None
+    assert (row["status"], ending["steps"] % 10) == ("stopped", 0)
+    eventually(lambda: not any(worker.is_running() for worker in workers), 10)
+    job.resume()
+    assert job.wait()["status"] == "finished"
+    assert is_the_uninterrupted(job, pretrained)

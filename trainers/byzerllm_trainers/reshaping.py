@@ -1,0 +1,73 @@
+"""A checkpoint for another number of workers: DeepSpeed's universal format, made of it when it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import STATE
+
+
+def load_reshaped(engine: Any, checkpoint: Path, rank: int) -> None:
+    """Load weights and optimizer state that another number of ranks has saved; every rank calls this.
+
+    Without ZeRO every rank has the whole state. With it, rank 0 joins the parts into DeepSpeed's universal format
+    beside the checkpoint, all load their own part of that, and it is removed.
+
+    Args:
+        engine: The DeepSpeed engine.
+        checkpoint: A whole checkpoint.
+        rank: This process's rank.
+    """
+    import torch.distributed as dist
+
+    if engine.zero_optimization_stage() == 0:
+        engine.load_checkpoint(str(checkpoint), tag=STATE, load_module_strict=False)
+        return
+    universal = checkpoint.with_name(f".universal-{checkpoint.name}")
+    if rank == 0:
+        shutil.rmtree(universal, ignore_errors=True)
+        _make_universal(checkpoint / STATE, universal / STATE)
+    dist.barrier()
+    with _reading_universal(engine):
+        engine.load_checkpoint(str(universal), tag=STATE, load_module_strict=False)
+    dist.barrier()
+    if rank == 0:
+        shutil.rmtree(universal)
+
+
+def _make_universal(source: Path, target: Path) -> None:
+    from deepspeed.checkpoint import ds_to_universal
+
+    target.mkdir(parents=True)
+    options = Namespace(
+        input_folder=str(source),
+        output_folder=str(target),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,  # ours are saved without the description of tensor-parallel parts
+    )
+    with contextlib.ExitStack() as quiet:  # it prints a progress bar for each of its stages
+        nowhere = quiet.enter_context(Path(os.devnull).open("w"))
+        quiet.enter_context(contextlib.redirect_stdout(nowhere))
+        quiet.enter_context(contextlib.redirect_stderr(nowhere))
+        ds_to_universal.main(options)
+
+
+@contextmanager
+def _reading_universal(engine: Any) -> Iterator[None]:
+    """Have the engine expect the universal format: it is a setting of the whole run in DeepSpeed."""
+    before = engine._config.load_universal_checkpoint
+    engine._config.load_universal_checkpoint = True
+    try:
+        yield
+    finally:
+        engine._config.load_universal_checkpoint = before

@@ -1,0 +1,57 @@
+"""Notices a worker that stands still: stopped, or hanging in a collective whose other end is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+ASK_SECONDS = 1.0
+"""A worker is asked for its progress this long after it has answered."""
+
+
+class Watchdog:
+    """Asks each worker again and again for the number of things that it has done.
+
+    One that does not answer, and one whose number stays the same, look alike: they make no progress.
+
+    Args:
+        workers: Actor handles, by rank, with a method ``progress``.
+        seconds: A worker may make none for this long.
+    """
+
+    def __init__(self, workers: Sequence[Any], seconds: float) -> None:
+        self._workers, self._seconds = workers, seconds
+        now = time.monotonic()
+        self._asked: list[Any | None] = [None] * len(workers)
+        self._answered, self._moved = [now] * len(workers), [now] * len(workers)
+        self._done = [-1] * len(workers)
+
+    def look(self) -> str:
+        """Take what was answered since, ask again, and return who stands still; empty: nobody does."""
+        now = time.monotonic()
+        for rank, worker in enumerate(self._workers):
+            self._take(rank, now)
+            if self._asked[rank] is None and now - self._answered[rank] >= ASK_SECONDS:
+                self._asked[rank] = worker.progress.remote()
+        standing = [rank for rank, moved in enumerate(self._moved) if now - moved > self._seconds]
+        if not standing:
+            return ""
+        # the others wait for the one that does not answer, or else for the one that is behind
+        rank = min(standing, key=lambda one: (self._answered[one] > self._moved[one], self._done[one]))
+        return f"worker {rank} made no progress for {self._seconds:g} s"
+
+    def _take(self, rank: int, now: float) -> None:
+        """Take a worker's answer if there is one; its death is told by what it was called for."""
+        import ray
+
+        asked = self._asked[rank]
+        if asked is None or not ray.wait([asked], timeout=0)[0]:
+            return
+        self._asked[rank], self._answered[rank] = None, now
+        try:
+            done = ray.get(asked)
+        except ray.exceptions.RayError:
+            return
+        if done != self._done[rank]:
+            self._done[rank], self._moved[rank] = done, now
