@@ -48,8 +48,6 @@ def _clean(context: Context) -> None:
     if not total:
         print("There is nothing to remove: ended jobs hold only what they need.")
     elif remove:
-        print(
-            f"Removed {size(total)}. A finished job whose checkpoints are gone cannot be trained on; its model is there."
-        )
+        print(f"Removed {size(total)}. A finished job without checkpoints cannot be trained on; its model is there.")
     else:
         print(f'{size(total)} in all: "%byzerllm jobs --clean --yes" removes it. Models, records and logs stay.')

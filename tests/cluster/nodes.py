@@ -59,7 +59,8 @@ def _start(
     address: str, resources: dict[str, float], environment: Mapping[str, str], prefix: Sequence[str]
 ) -> subprocess.Popen[bytes]:
     command = [
-        *prefix, str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", "--node-ip-address=127.0.0.1",
+        *prefix, str(Path(sys.executable).with_name("ray")), "start", f"--address={address}",
+        "--node-ip-address=127.0.0.1",
         f"--num-cpus={resources.pop('CPU', 1):g}", f"--num-gpus={resources.pop('GPU', 0):g}",
         f"--resources={json.dumps(resources)}", "--block", "--disable-usage-stats",
     ]  # fmt: skip

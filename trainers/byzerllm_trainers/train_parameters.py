@@ -81,7 +81,7 @@ class TrainParameters(Parameters):
     detached: bool = Field(True, description="Return at once and let the job run; false: wait for its end.")
     on_finish: Annotated[Text, AfterValidator(_announcement)] | None = Field(
         None,
-        description="Tells when the job has ended: shell:COMMAND, or an http(s):// address that gets its result row.",
+        description="Told when the job has ended: shell:COMMAND, or http(s)://…, which gets its result row.",
     )
     keep_partition_num: bool = Field(
         False,

@@ -128,21 +128,30 @@ def test_logs_are_printed(run: Any, job: JobFolder) -> None:
 def test_stopping_asks_the_coordinator(
     run: Any, job: JobFolder, connected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(jobs.Job, "stop", lambda job: asked.append(job.name))
+    asked: list[tuple[str, bool]] = []
+    monkeypatch.setattr(jobs.Job, "stop", lambda job, now: asked.append((job.name, now)))
     ran = run("%byzerllm stop sft-demo")
-    assert asked == ["sft-demo"]
+    assert asked == [("sft-demo", False)]
     assert ran.text.startswith("Job sft-demo saves a checkpoint and ends")
     assert '"%byzerllm resume sft-demo" goes on with it' in ran.text
     assert connected == ["connected"]
+    assert "ends now, with its last checkpoint" in run("%byzerllm stop sft-demo --now").text
+    assert asked[1:] == [("sft-demo", True)]
 
 
 def test_a_resumed_job_is_shown_as_going_on(
     run: Any, job: JobFolder, connected: list[str], monkeypatch: pytest.MonkeyPatch, shell: Any
 ) -> None:
     tell(job, "stopped", steps=3)
-    monkeypatch.setattr(jobs.Job, "resume", lambda job: tell(job.folder, "restarting", message="from step 2"))
-    ran = run("%byzerllm resume sft-demo -o mine")
+    asked: list[dict[str, Any]] = []
+
+    def resume(job: jobs.Job, **changes: Any) -> None:
+        asked.append(changes)
+        tell(job.folder, "restarting", message="from step 2")
+
+    monkeypatch.setattr(jobs.Job, "resume", resume)
+    ran = run("%byzerllm resume sft-demo --epochs 3 --workers 2 -o mine")
+    assert asked == [{"epochs": 3.0, "max_steps": None, "workers": 2}]
     assert ran.error is None, ran.text
     assert shell.user_ns["mine"].state == "restarting"
     tell(job, "finished", steps=9)
@@ -156,7 +165,7 @@ def test_a_finished_job_is_not_resumed_and_the_error_says_how_to_train_on(
     monkeypatch.setattr(jobs, "is_connected", lambda: True)
     ran = run("%byzerllm resume sft-demo")
     assert ran.lines[0] == "ByzerError: job sft-demo has finished: 3 steps"
-    assert "sft.resume_from_checkpoint=" in ran.lines[-1]
+    assert '"%byzerllm resume sft-demo --epochs N" trains on' in ran.lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_it_is_shown_in_600_pixels(make: Any) -> None:
     widths = [max(width, *map(len, re.split("<wbr>", head))) for width, head in zip(widths, heads, strict=True)]
     assert sum(6.5 * width + 10 for width in widths) < 600
     assert [head.replace("<wbr>", "") for head in heads] == [
-        "name", "method", "base", "state", "step", "loss", "eval_loss", "test.exact_match",
+        "name", "method", "base", "state", "step", "loss", "eval_loss", "test.exact_match", "disk",
     ]  # fmt: skip
     assert rows[0][2:6] == ["tiny-llama", "finished", "1/8", "1.235"]
     assert max(map(len, repr(board).splitlines())) <= 95

@@ -124,7 +124,7 @@ def test_a_job_is_dead_where_nothing_listens_at_its_clusters_address(folder: Job
         folder.take_lease("somebody", cluster=f"127.0.0.1:{server.getsockname()[1]}")
         assert follow.is_alive(folder)
     assert not follow.is_alive(folder)
-    folder.take_lease("somebody", cluster="192.0.2.1:6379")  # an address that is nobody's: it cannot be asked
+    folder.take_lease("somebody", cluster="nowhere.invalid:6379")  # it cannot be asked
     assert follow.is_alive(folder)
 
 
