@@ -169,8 +169,7 @@ class OptimizationParameters(Parameters):
     )
     save_strategy: Literal["no", "steps", "epoch"] | None = Field(
         None,
-        description="When checkpoints are written, besides the end. None: steps; with load_best_model_at_end, "
-        "as often as it is evaluated.",
+        description="Checkpoints besides the end: no, steps or epoch; none: steps, or as evaluated for the best.",
     )
     save_steps: int | None = Field(
         None,
@@ -187,7 +186,7 @@ class OptimizationParameters(Parameters):
     ddp_timeout: int = Field(
         1800,
         gt=0,
-        description="A worker that gets no further for so long is ended, and the job goes on from its last checkpoint.",
+        description="A worker that gets no further for so long is ended; the job goes on from a checkpoint.",
         json_schema_extra={"unit": "seconds"},
     )
     resume_from_checkpoint: Text | None = Field(

@@ -238,7 +238,7 @@ def tune(group: None, make_job: Any, tmp_path: Path) -> Any:
             steps,
             folder=folder,
             rank=Rank(0, 1),
-            observer=Seen(records, [], [], lambda: False),
+            observer=Seen(records, [], [], [], lambda: False),
             objective=DPO.objective(job),
             held_out=DPO.held_out(job),
         )

@@ -22,7 +22,12 @@ from byzerllm_trainers.train_parameters import TrainParameters
 def ended(tmp_path: Path) -> JobFolder:
     folder = JobFolder(tmp_path / "ended")
     request = JobRequest(
-        {"pretrainedModelType": "sft/llama"}, "me", 1, gpu=False, cpus_per_worker=1, threads_per_worker=1
+        {"pretrainedModelType": "sft/llama", "localModelDir": "m"},
+        "me",
+        1,
+        gpu=False,
+        cpus_per_worker=1,
+        threads_per_worker=1,
     )
     folder.create(request.as_record())
     folder.append("metrics.jsonl", [{"attempt": 1, "step": 1, "loss": 2.5, "tokens": 7}])

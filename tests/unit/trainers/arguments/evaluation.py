@@ -74,7 +74,8 @@ def overfitted(bench: Bench, folder: JobFolder, **keys: Any) -> Ran:
 def _(bench: Bench) -> None:
     for metric, best in (("eval_loss", min), ("loss", min), ("eval_accuracy", max), ("accuracy", max)):
         folder = bench.folder()
-        ran = overfitted(bench, folder, load_best_model_at_end=True, metric_for_best_model=metric)
+        keys = {"metric_for_best_model": metric, "save_total_limit": 1}
+        ran = overfitted(bench, folder, load_best_model_at_end=True, **keys)
         name = "eval_" + metric.removeprefix("eval_")
         scores = {record["step"]: record[name] for record in ran.records if name in record}
         assert ran.saved == list(scores) == [2, 4, 6, 8, 10, 12]

@@ -93,6 +93,12 @@ def _(bench: Bench) -> None:
     assert interface_of("127.0.0.1")
 
 
+@case("ddp_timeout")
+def _(bench: Bench) -> None:
+    """The watchdog then ends a gang whose worker stands still for so long (tests/cluster/test_kills.py)."""
+    assert bench.job("sfft", ddp_timeout=7).request.loop.stall_seconds == 7
+
+
 @case("packing")
 def _(bench: Bench) -> None:
     job = bench.job(rows=40, packing=True, max_seq_length=128)
