@@ -169,7 +169,7 @@ class OptimizationParameters(Parameters):
     )
     save_strategy: Literal["no", "steps", "epoch"] | None = Field(
         None,
-        description="Checkpoints besides the end: no, steps or epoch; none: steps, or as evaluated for the best.",
+        description="Checkpoints besides the end: no, steps, epoch; none: steps, or as evaluated for the best.",
     )
     save_steps: int | None = Field(
         None,

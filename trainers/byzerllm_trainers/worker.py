@@ -46,6 +46,7 @@ class Worker:
         self._folder, self._index, self._attempt, self._threads = JobFolder(root), rank, attempt, threads
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded, which is later
         self._stop, self._ended = threading.Event(), threading.Event()
+        self._loading = threading.Lock()
         self._result: Record | None = None
         self._error: BaseException | None = None
         self._places: Sequence[Place] = ()
@@ -88,12 +89,13 @@ class Worker:
 
     def load(self) -> None:
         """Import what training needs, which takes seconds; whatever fails here fails again, and is told, in `train`."""
-        from . import loop, recipe  # noqa: F401
-        from .engine import import_deepspeed
+        with self._loading:  # two threads that import DeepSpeed at once see half of it
+            from . import loop, recipe  # noqa: F401
+            from .engine import import_deepspeed
 
-        import_deepspeed()
-        if self._index == 0 and read_request(self._folder).loop.report_to == "tensorboard":
-            import torch.utils.tensorboard  # noqa: F401 - its writer imports it at the first step otherwise
+            import_deepspeed()
+            if self._index == 0 and read_request(self._folder).loop.report_to == "tensorboard":
+                import torch.utils.tensorboard  # noqa: F401 - its writer imports it at the first step otherwise
 
     def train(self) -> Record:
         """Train to the end (or until stopped) and return the outcome."""
@@ -119,6 +121,7 @@ class Worker:
         self._stop.set()
 
     def _train(self) -> Record:
+        self.load()
         import torch
 
         torch.set_num_threads(self._threads)
