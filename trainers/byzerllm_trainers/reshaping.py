@@ -35,8 +35,13 @@ def load_reshaped(engine: Any, checkpoint: Path, rank: int) -> None:
         shutil.rmtree(universal, ignore_errors=True)
         _make_universal(checkpoint / STATE, universal / STATE)
     dist.barrier()
+    groups = [
+        {key: value for key, value in group.items() if key != "params"} for group in engine.optimizer.param_groups
+    ]
     with _reading_universal(engine):
         engine.load_checkpoint(str(universal), tag=STATE, load_module_strict=False)
+    for group, numbers in zip(engine.optimizer.param_groups, groups, strict=True):
+        group.update(numbers)  # stage 3 gives all groups the first one's, weight decay included
     dist.barrier()
     if rank == 0:
         shutil.rmtree(universal)

@@ -126,6 +126,11 @@ def _dealt_anew(request: JobRequest, workers: int) -> dict[str, int]:
             do=f"resume it with {request.workers} workers",
         )
     loop = request.loop
+    if loop.zero_stage and loop.optim is not None and not loop.optim.startswith("adamw_torch"):
+        raise ByzerError(
+            f"the state of {loop.optim} under ZeRO stage {loop.zero_stage} cannot be dealt to other workers",
+            do=f"resume it with {request.workers} workers",
+        )
     of_a_step = loop.rows * loop.accumulation * request.workers
     for rows in range(loop.rows, 0, -1):
         if of_a_step % (rows * workers) == 0:
