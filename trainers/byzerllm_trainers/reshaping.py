@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import shutil
 from argparse import Namespace
@@ -41,7 +42,9 @@ def load_reshaped(engine: Any, checkpoint: Path, rank: int) -> None:
     with _reading_universal(engine):
         engine.load_checkpoint(str(universal), tag=STATE, load_module_strict=False)
     for group, numbers in zip(engine.optimizer.param_groups, groups, strict=True):
-        group.update(numbers)  # stage 3 gives all groups the first one's, weight decay included
+        group.update(numbers)  # stage 3 gives all groups the first one's, weight decay included,
+    for state in engine.optimizer.optimizer.state.values():  # and one counter of steps, which each then counts on
+        state["step"] = copy.deepcopy(state["step"])
     dist.barrier()
     if rank == 0:
         shutil.rmtree(universal)

@@ -6,6 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+START_SECONDS = 1800.0
+"""Before it has done the first thing, a worker loads libraries and a model: at least this long it is left alone."""
+
 ASK_SECONDS = 1.0
 """A worker is asked for its progress this long after it has answered."""
 
@@ -17,7 +20,7 @@ class Watchdog:
 
     Args:
         workers: Actor handles, by rank, with a method ``progress``.
-        seconds: A worker may make none for this long.
+        seconds: A worker may make none for this long, once it has done the first thing.
     """
 
     def __init__(self, workers: Sequence[Any], seconds: float) -> None:
@@ -34,12 +37,15 @@ class Watchdog:
             self._take(rank, now)
             if self._asked[rank] is None and now - self._answered[rank] >= ASK_SECONDS:
                 self._asked[rank] = worker.progress.remote()
-        standing = [rank for rank, moved in enumerate(self._moved) if now - moved > self._seconds]
+        standing = [rank for rank, moved in enumerate(self._moved) if now - moved > self._patience(rank)]
         if not standing:
             return ""
         # the others wait for the one that does not answer, or else for the one that is behind
         rank = min(standing, key=lambda one: (self._answered[one] > self._moved[one], self._done[one]))
         return f"worker {rank} made no progress for {self._seconds:g} s"
+
+    def _patience(self, rank: int) -> float:
+        return self._seconds if self._done[rank] > 0 else max(self._seconds, START_SECONDS)
 
     def _take(self, rank: int, now: float) -> None:
         """Take a worker's answer if there is one; its death is told by what it was called for."""

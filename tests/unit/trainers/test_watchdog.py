@@ -63,6 +63,12 @@ def test_of_those_that_answer_the_one_that_is_behind_is_named(monkeypatch: pytes
     assert gang.pass_seconds(14) == "worker 1 made no progress for 10 s"
 
 
+def test_a_worker_that_still_loads_is_left_alone_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    gang = Gang(monkeypatch, 2)
+    assert gang.pass_seconds(1700, 1) == ""
+    assert gang.pass_seconds(200, 1) == "worker 0 made no progress for 10 s"
+
+
 def test_a_worker_that_goes_on_in_time_was_only_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     gang = Gang(monkeypatch, 1)
     for _ in range(5):
