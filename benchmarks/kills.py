@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import random
 import subprocess
 import sys
@@ -285,7 +286,10 @@ def _start_node(bench: Bench) -> None:
         str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", "--node-ip-address=127.0.0.1",
         f"--num-cpus={CORES}", '--resources={"second": 2}', "--block", "--disable-usage-stats",
     ]  # fmt: skip
-    bench.node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    several = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # the embedded cluster is of one node
+    bench.node = subprocess.Popen(
+        command, env=os.environ | several, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _until(lambda: ray.available_resources().get("second", 0) == 2, WAIT_SECONDS)
 
 

@@ -14,6 +14,9 @@ import psutil
 
 from tests.cluster.helpers import eventually
 
+SEVERAL_NODES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+"""The embedded cluster is of one node, and keeps its listeners on the loopback address by saying so."""
+
 
 @contextmanager
 def nodes(
@@ -65,7 +68,10 @@ def _start(
         f"--resources={json.dumps(resources)}", "--block", "--disable-usage-stats",
     ]  # fmt: skip
     return subprocess.Popen(
-        command, env=os.environ | dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        env=os.environ | SEVERAL_NODES | dict(environment),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 

@@ -16,6 +16,11 @@ from tests.cluster.helpers import pretraining, python
 from tests.cluster.nodes import end_tree
 
 
+def bare_environment() -> dict[str, str]:
+    """This process's environment without a path to our packages."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 @pytest.fixture
 def bare_python(tmp_path: Path) -> Path:
     """A Python with all libraries of this one but ours."""
@@ -26,7 +31,12 @@ def bare_python(tmp_path: Path) -> Path:
     (packages / "libraries.pth").write_text(sysconfig.get_paths()["purelib"])  # of those in there, none is followed
     found = tmp_path / "bare" / "bin" / "python"
     ours = subprocess.run(
-        [found, "-c", "import ray, byzerllm_trainers"], capture_output=True, text=True, check=False, cwd=tmp_path
+        [found, "-c", "import ray, byzerllm_trainers"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=bare_environment(),
     )
     assert "No module named 'byzerllm_trainers'" in ours.stderr
     return found
@@ -41,7 +51,9 @@ def bare_cluster(bare_python: Path, tmp_path: Path) -> Iterator[str]:
         bare_python, "-m", "ray.scripts.scripts", "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}",
         "--include-dashboard=false", "--num-cpus=2", "--block", "--disable-usage-stats",
     ]  # fmt: skip
-    head = subprocess.Popen(command, env=os.environ | embedded.ENVIRONMENT, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    head = subprocess.Popen(
+        command, env=bare_environment() | embedded.ENVIRONMENT, cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
     yield f"127.0.0.1:{port}"
     end_tree(head.pid)
     head.wait()
