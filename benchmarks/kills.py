@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import random
 import subprocess
 import sys
@@ -282,14 +281,9 @@ def _start_node(bench: Bench) -> None:
     if bench.node is not None:
         return
     address = ray.get_runtime_context().gcs_address
-    command = [
-        str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", "--node-ip-address=127.0.0.1",
-        f"--num-cpus={CORES}", '--resources={"second": 2}', "--block", "--disable-usage-stats",
-    ]  # fmt: skip
-    several = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # the embedded cluster is of one node
-    bench.node = subprocess.Popen(
-        command, env=os.environ | several, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    node = Path(__file__).with_name("ray_node.py")
+    resources = f'{{"CPU": {CORES}, "second": 2}}'
+    bench.node = subprocess.Popen([sys.executable, str(node), address, resources])
     _until(lambda: ray.available_resources().get("second", 0) == 2, WAIT_SECONDS)
 
 

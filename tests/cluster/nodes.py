@@ -14,28 +14,29 @@ import psutil
 
 from tests.cluster.helpers import eventually
 
-SEVERAL_NODES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
-"""The embedded cluster is of one node, and keeps its listeners on the loopback address by saying so."""
+NODE = Path(__file__).parents[2] / "benchmarks" / "ray_node.py"
 
 
 @contextmanager
 def nodes(
     *resources: Mapping[str, float], environment: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
 ) -> Iterator[list[int]]:
-    """Join nodes to the session's cluster, and end them again; yield the process ids of their ``ray start``.
+    """Join nodes to the session's cluster, and end them again; yield the process ids of their parents.
 
     Args:
         resources: What each node has; ``CPU`` and ``GPU`` among them.
         environment: More environment variables of the nodes' processes.
-        prefix: A command that runs ``ray start``, such as ``unshare``.
+        prefix: A command that runs the node, such as ``unshare``.
     """
     import ray
 
     address = ray.get_runtime_context().gcs_address
     before = _alive()
-    started = [_start(address, dict(each), environment or {}, prefix) for each in resources]
+    started: list[subprocess.Popen[bytes]] = []
     try:
-        eventually(lambda: _alive() == before + len(started), 120)
+        for each in resources:  # one after another: Ray gives each a limited time to come up
+            started.append(_start(address, dict(each), environment or {}, prefix))
+            eventually(lambda: _alive() == before + len(started), 60)
         yield [process.pid for process in started]
     finally:
         for process in started:
@@ -61,18 +62,8 @@ def end_tree(pid: int) -> None:
 def _start(
     address: str, resources: dict[str, float], environment: Mapping[str, str], prefix: Sequence[str]
 ) -> subprocess.Popen[bytes]:
-    command = [
-        *prefix, str(Path(sys.executable).with_name("ray")), "start", f"--address={address}",
-        "--node-ip-address=127.0.0.1",
-        f"--num-cpus={resources.pop('CPU', 1):g}", f"--num-gpus={resources.pop('GPU', 0):g}",
-        f"--resources={json.dumps(resources)}", "--block", "--disable-usage-stats",
-    ]  # fmt: skip
-    return subprocess.Popen(
-        command,
-        env=os.environ | SEVERAL_NODES | dict(environment),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [*prefix, sys.executable, str(NODE), address, json.dumps(resources)]
+    return subprocess.Popen(command, env=os.environ | dict(environment))
 
 
 def _alive() -> int:

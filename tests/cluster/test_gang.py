@@ -28,7 +28,12 @@ def asking_for(resource: str, workers: int = 1) -> Session:
 def test_24_gpus_on_three_nodes_are_one_rank_each_and_meet_at_rank_0(session: Session, tmp_path: Path) -> None:
     folder = JobFolder(tmp_path / "wide")
     request = JobRequest(
-        {"pretrainedModelType": "sfft/llama"}, "tester", 24, gpu=True, cpus_per_worker=0.1, threads_per_worker=1
+        {"pretrainedModelType": "sfft/llama", "localModelDir": "m"},
+        "tester",
+        24,
+        gpu=True,
+        cpus_per_worker=0.1,
+        threads_per_worker=1,
     )
     folder.create(request.as_record())
     gang = Gang(folder, request, folder.take_lease("test"))
