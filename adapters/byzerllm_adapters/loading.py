@@ -38,6 +38,9 @@ FOUR_BITS = ("4", "nf4")
 _MARK = "in_four_bits"
 _SHAPES_ONLY = ContextVar("_SHAPES_ONLY", default=False)
 
+LONGEST_REASON = 200
+"""Characters of a library's own explanation that are shown."""
+
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
@@ -350,7 +353,8 @@ def _json(file: Path) -> dict[str, Any]:
 def _unreadable(what: str, folder: Path, error: Exception) -> ByzerError:
     if isinstance(error, ByzerError):
         return error
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = " ".join((str(error).strip() or type(error).__name__).split())
+    reason = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]} …"
     if "trust_remote_code" in str(error):
         advice = 'it comes with code of its own; if you trust that code, add trust_remote_code="true"'
     else:

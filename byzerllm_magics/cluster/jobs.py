@@ -200,7 +200,7 @@ class JobWatch:
         self._events = follow.Cursor(folder.root / "events.jsonl")
         self.steps: list[Record] = []
         self.model_step: int | None = None
-        self._board = ""
+        self._board, self._notes = "", list[str]()
         self._heard = time.monotonic()
         self.state = JobState(folder.name, shown(folder.root), method, workers=int(request["workers"]))
 
@@ -228,7 +228,8 @@ class JobWatch:
             state.checkpoints = sorted({*state.checkpoints, int(event["step"])})
             return
         if name == "note":
-            state.message = event["message"]
+            self._notes.append(event["message"])
+            state.message = _joined(state.message, event["message"])
             return
         if name == "prepared":
             said = [_said(k, v) for k, v in event.items() if k not in ("event", "time", "attempt", "reused") and v]
@@ -241,10 +242,13 @@ class JobWatch:
         state.message = event.get(
             "message", self._board and f"TensorBoard: {self._board}" if name == "running" else state.message
         )
+        if name == "restarting" and "lost" not in event:  # resumed, perhaps to another end
+            state.total_steps = None
         if name in FINAL_STATES:
             state.finished = event["time"]
             self.model_step = event.get("model_step")
             state.message = event["error"][0] if name == "failed" else event.get("message", "")
+        state.message = _joined(state.message, *self._notes)
 
     def _extend(self, records: list[Record]) -> None:
         """Append steps, and lay them out as the views draw them."""
@@ -254,6 +258,10 @@ class JobWatch:
         self.state.step = int(self.steps[-1]["step"])
         floats = {name: np.array([step[name] for step in self.steps], dtype=np.float64) for name in SERIES}
         self.state.series = {"step": np.array([step["step"] for step in self.steps], dtype=np.int64), **floats}
+
+
+def _joined(*sentences: str) -> str:
+    return "; ".join(dict.fromkeys(filter(None, sentences)))
 
 
 def _said(key: str, value: Any) -> str:

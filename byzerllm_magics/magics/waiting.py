@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers.job_folder import JobFolder, ending_of
 
 from ..live import WATCHER
 from ..paths import shown
@@ -32,7 +33,13 @@ def wait_for(job: Job) -> Record | None:
     WATCHER.settle()
     losses = f", loss {row['first_loss']:.4g} → {row['last_loss']:.4g}" if row["last_loss"] is not None else ""
     took = f" in {row['seconds']:.1f} s" if row["seconds"] else ""
+    steps = f"{row['steps']} steps"
+    events = JobFolder(row["folder"]).events()
+    if row["status"] == "stopped" and (saved := ending_of(events)) and saved["steps"] < row["steps"]:
+        steps += f", the last {row['steps'] - saved['steps']} of them not in a checkpoint"
     model = f" Model: {shown(row['model'])}" if row["model"] else ""
     kept = f" Its checkpoints: {shown(job.folder.checkpoints)}" if row["status"] == "stopped" else ""
-    print(f"Job {job.name} {row['status']}: {row['steps']} steps{took}{losses}.{model}{kept}")
+    print(f"Job {job.name} {row['status']}: {steps}{took}{losses}.{model}{kept}")
+    for note in dict.fromkeys(event["message"] for event in events if event["event"] == "note"):
+        print(f"Note: {note}")
     return row

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .train_parameters import TrainParameters
 
 
+TOKENIZER_FILES = ("token", "vocab", "merges", "spiece")
+"""How the names of a tokenizer's files begin."""
+
+
 def check_model(train: TrainParameters) -> None:
     """Check the folder of the model to begin with, without reading its weights.
 
@@ -28,7 +32,7 @@ def check_model(train: TrainParameters) -> None:
     if not (folder / "config.json").is_file():
         _check_adapter(folder, train)
     elif train.method == "sfft" and train.sfft.from_scratch:
-        pass
+        _check_tokenizer(folder, train)
     elif ours and not has_weights(folder):
         raise ByzerError(
             "the model folder has a config.json and no weights",
@@ -42,6 +46,16 @@ def check_model(train: TrainParameters) -> None:
         from .finetuning import check_modules
 
         check_modules(_skeleton(folder, train.family), keys)
+
+
+def _check_tokenizer(folder: Path, train: TrainParameters) -> None:
+    """Refuse a folder that has a configuration alone, where no other tokenizer is named."""
+    if not train.sfft.tokenizer_path and not any(path.name.startswith(TOKENIZER_FILES) for path in folder.iterdir()):
+        raise ByzerError(
+            "the model folder has no tokenizer",
+            where=str(folder),
+            do="write sfft.tokenizer_path: a tokenizer's folder, a tokenizer.json or a sentencepiece model",
+        )
 
 
 def _check_adapter(folder: Path, train: TrainParameters) -> None:

@@ -228,6 +228,8 @@ class Coordinator:
             print(error)  # its text is the traceback in the task
             raise told(error.cause, "tokenising", self._folder.name) from error
         self._event("prepared", **counts)
+        for note in notes_of(counts):
+            self._event("note", message=note)
         self._preparing = None
 
     def _one_attempt(self, request: JobRequest) -> Record:
@@ -270,6 +272,21 @@ class Coordinator:
         record = {"event": name, "time": time.time(), "attempt": self._attempt, **details}
         self._folder.append("events.jsonl", [record], last_words=True)
         print(f"{name}: {details}")
+
+
+def notes_of(counts: Record) -> list[str]:
+    """Return what the user should know of the prepared data: what of it is not learned."""
+    notes = []
+    if dropped := counts.get("rows_dropped"):
+        notes.append(f"{dropped:,} row{'s' * (dropped > 1)} dropped; the first: {counts['first_dropped']}")
+    if cut := counts.get("examples_cut_off"):
+        notes.append(
+            f"{cut:,} example{'s' * (cut > 1)} cut at max_seq_length: what was cut off, end included, is not learned"
+        )
+    if "context" in counts:
+        longest, context = counts["longest"], counts["context"]
+        notes.append(f"rows have up to {longest:,} tokens, and the model's context only {context:,}")
+    return notes
 
 
 def prepare(root: str) -> Record:

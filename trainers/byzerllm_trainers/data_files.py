@@ -30,7 +30,9 @@ def data_files(data_dir: str | None) -> list[Path]:
         raise ByzerError("the job has no data", do='give inputTable="…" or localDataDir="…"')
     path = Path(data_dir).expanduser()
     if not path.is_dir():
-        raise ByzerError(f"no folder {path}", where='in "localDataDir"', do="check the path")
+        do = f"give the folder that it is in: {path.parent}" if path.is_file() else "check the path"
+        what = f"{path} is a file" if path.is_file() else f"no folder {path}"
+        raise ByzerError(what, where='in "localDataDir"', do=do)
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in SUFFIXES)
     if not files:
         kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"

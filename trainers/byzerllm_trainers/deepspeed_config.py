@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +112,10 @@ def read_deepspeed_config(given: dict[str, Any], *, default_stage: int) -> DeepS
     sections = {name: _section(rest, name) for name in ("optimizer", "zero_optimization", "bf16", "fp16")}
     zero = {"stage": default_stage, **sections["zero_optimization"]}
     if zero["stage"] not in (0, 1, 2, 3):
-        raise ByzerError(f"deepspeedConfig: there is no ZeRO stage {zero['stage']}", do='write "stage": 0, 1, 2 or 3')
+        raise ByzerError(
+            f"deepspeedConfig: there is no ZeRO stage {json.dumps(zero['stage'])}",
+            do='write "stage": 0, 1, 2 or 3, a number without quotes',
+        )
     check_sections(rest | sections)
     fp16, bf16 = (sections[name].pop("enabled", None) for name in ("fp16", "bf16"))
     said = {

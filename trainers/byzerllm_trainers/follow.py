@@ -144,5 +144,13 @@ def result_row(folder: JobFolder) -> Record:
         "eval_loss": evaluated.get("eval_loss"),
         "eval_accuracy": evaluated.get("eval_accuracy"),
         "started": datetime.fromtimestamp(events[0]["time"], UTC) if events else None,
-        "seconds": last.get("seconds"),
+        "seconds": _seconds(last, metrics),
     }
+
+
+def _seconds(ending: Record, metrics: Sequence[Record]) -> float | None:
+    """Return the wall time of all steps: the last attempt's own, and that of earlier attempts' steps that remained."""
+    if "seconds" not in ending:
+        return None
+    earlier = [record["seconds"] for record in metrics if record["attempt"] < ending["attempt"]]
+    return round(float(ending["seconds"] + sum(earlier)), 3)

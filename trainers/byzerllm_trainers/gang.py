@@ -29,6 +29,10 @@ LOOK_SECONDS = 0.5
 """Between looks at whether the job is to end now, or a worker stands still; a death wakes the coordinator at once."""
 
 
+REPLICA = "SERVE_REPLICA::"
+"""How the names of Ray Serve's replicas begin: its application's and deployment's names follow."""
+
+
 class EndedNow(Exception):
     """The user wants the job to end without a checkpoint."""
 
@@ -69,7 +73,7 @@ class Gang:
             if is_stopped():
                 return False
             if not told and time.monotonic() - begun > PATIENCE_SECONDS:
-                on_waiting(_missing(bundle, request.workers))
+                on_waiting(_missing(bundle, request.workers, self._folder.name))
                 told = True
         return True
 
@@ -202,8 +206,8 @@ def wait_until_free(name: str) -> None:
     raise ByzerError(f"an actor {name!r} is still running", do="stop the job that it belongs to first")
 
 
-def _missing(bundle: dict[str, float], workers: int) -> str:
-    """Say what the gang waits for."""
+def _missing(bundle: dict[str, float], workers: int, job: str) -> str:
+    """Say what the job's gang waits for, and who has it."""
     import ray
 
     free = ray.available_resources()
@@ -212,4 +216,16 @@ def _missing(bundle: dict[str, float], workers: int) -> str:
         for kind, need in bundle.items()
         if free.get(kind, 0) < need * workers
     ]
-    return f"waiting for {', '.join(parts) or 'room on one node'}: another job or deployment holds it"
+    return f"waiting for {', '.join(parts) or 'room on one node'}: {_holders(job)}"
+
+
+def _holders(job: str) -> str:
+    """Return which other jobs and deployed models are on the cluster."""
+    from ray.util import list_named_actors
+
+    actors = [(actor["namespace"], actor["name"]) for actor in list_named_actors(all_namespaces=True)]
+    jobs = {name for space, name in actors if space == NAMESPACE and name != job and not name.startswith("W-")}
+    replicas = [name.removeprefix(REPLICA) for _, name in actors if name.startswith(REPLICA)]
+    models = {name.partition("#")[0].rpartition("/")[2] for name in replicas}
+    found = [f"{kind} {', '.join(sorted(names))}" for kind, names in (("job", jobs), ("model", models)) if names]
+    return f"held by {' and '.join(found)}" if found else "nodes have too little, or somebody else holds it"

@@ -81,6 +81,13 @@ def _names(value: object) -> object:
     return [name for name in (part.strip() for part in value.split(",")) if name]
 
 
+def _prompts(value: object) -> object:
+    """Read prompts as a cell may write them: a JSON list, or one prompt as it is."""
+    if not isinstance(value, str):
+        return value
+    return load_json(value) if value.lstrip().startswith("[") else [value]
+
+
 def _with_a_reference(value: object) -> object:
     """Refuse to train the weights that preference tuning compares with."""
     if value == "full":
@@ -229,8 +236,8 @@ class OptimizationParameters(Parameters):
     )
 
     # -- samples --
-    sample_prompts: list[str] = Field(
-        default_factory=list, description="Prompts that the model answers while it trains, greedily, as a JSON list."
+    sample_prompts: Annotated[list[str], BeforeValidator(_prompts)] = Field(
+        default_factory=list, description="Prompts that the model answers while it trains, greedily: a JSON list."
     )
     sample_steps: int = Field(
         100, gt=0, description="Answer the sample_prompts every so many steps, and at the end.", json_schema_extra=STEPS

@@ -12,6 +12,7 @@ from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.conversations import Begun, Encoded
 from byzerllm_adapters.errors import ByzerError
 
+from .context_length import beyond_context
 from .engine import precision
 from .job_folder import Record
 from .loss import NextToken, Objective
@@ -60,7 +61,8 @@ class Pretraining:
             **tokenised.dropped,
             "tokens": len(shards.tokens),
         }
-        return counts | tokenised.counts | partition_counts(shards, plan)
+        longest = beyond_context(job.request.train.local_model_dir, min(_sfft(job).max_length, len(shards.tokens)))
+        return counts | longest | tokenised.counts | partition_counts(shards, plan)
 
     def plan(self, job: Job) -> Plan:
         """Windows of ``sfft.max_length`` tokens, shuffled by seed."""

@@ -20,6 +20,9 @@ REACH_SECONDS = 5.0
 DUMP_SECONDS = 0.5
 """A process writes its stacks within this time."""
 
+SAME_SECONDS = 2.0
+"""A process' start is reckoned from the machine's, which moves when its clock is set right."""
+
 Process = tuple[int, float]
 """A process id and when it started, in seconds since the epoch: ids are used again."""
 
@@ -87,7 +90,7 @@ def _there(processes: Sequence[Process]) -> list[Any]:
     for pid, started in processes:
         try:
             process = psutil.Process(pid)
-            if process.create_time() == started:
+            if abs(process.create_time() - started) < SAME_SECONDS:
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

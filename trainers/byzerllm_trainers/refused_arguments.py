@@ -154,6 +154,18 @@ REFUSED_FOR_SFT: Mapping[str, str] = {
     "train_from_scratch": "write sfft/… to pretrain",
     "lora_target": "write target_modules",
     "lora_target_modules": "write target_modules",
+    **dict.fromkeys(("cutoff_len", "sequence_len", "max_len"), "write max_seq_length"),
+    **dict.fromkeys(
+        ("train_on_inputs", "completion_only_loss", "assistant_only_loss", "train_on_prompt", "mask_history"),
+        "leave it out: the loss is always on the assistant's tokens only",
+    ),
+    **dict.fromkeys(
+        ("use_rslora", "init_lora_weights", "loraplus_lr_ratio", "use_pissa"),
+        "leave it out: finetuning_type is lora, dora, qlora or full",
+    ),
+    **dict.fromkeys(
+        ("dataset_num_proc", "preprocessing_num_workers"), "leave it out: many rows are tokenised on all cores"
+    ),
     "use_dora": 'write finetuning_type="dora"',
     "use_lora": 'write finetuning_type="lora"',
     **dict.fromkeys(

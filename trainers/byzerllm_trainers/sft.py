@@ -17,6 +17,7 @@ from byzerllm_adapters.rows import detect_format, to_messages, tools_of
 from byzerllm_adapters.templates import ROLE_KEYS, fix_roles, frame
 
 from .bad_rows import check_rows
+from .context_length import beyond_context
 from .finetuning import add_adapter, load_base, trained_in
 from .job_folder import Record
 from .loss import NextToken, Objective
@@ -25,7 +26,7 @@ from .packed_rows import PackedRows, check_isolation
 from .packing import GroupedRows, Plan
 from .parts import Batch, Row
 from .recipe import Job, dealt, eval_layout
-from .shards import Shards
+from .shards import Longs, Shards
 from .tokenise import held_out_shards, tokenise
 from .vocabulary import fit_vocabulary
 
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 AT_ONCE = 1 << 20
 """Tokens that are looked at at a time."""
+
+
+TRAILING = 4
+"""A template may have so many tokens behind the end token, such as a line's end."""
 
 
 class SupervisedFineTuning:
@@ -62,12 +67,13 @@ class SupervisedFineTuning:
         counts = {
             "format": tokenised.format,
             "examples": len(shards) - unused,
-            "examples_cut_off": unused,
+            "examples_cut_off": _count_cut(shards, _end_ids(tokenizer), limit),
             **tokenised.dropped,
             "tokens": len(shards.tokens),
             "supervised_tokens": int(shards.targets.sum()),
         }
-        return counts | tokenised.counts | partition_counts(shards, plan)
+        longest = beyond_context(job.request.train.local_model_dir, int(shards.lengths.max()))
+        return counts | longest | tokenised.counts | partition_counts(shards, plan)
 
     def plan(self, job: Job) -> Plan:
         """Rows of similar length share a step, or are packed into one, as the cell says."""
@@ -144,14 +150,25 @@ def _refuse_endless(shards: Shards, tokenizer: Any, limit: int) -> None:
     Raises:
         ByzerError: ``max_seq_length`` cuts off the end of every answer.
     """
-    special = [token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special]
-    ends = np.array([*special, frame(tokenizer).end_id or -1])
+    ends = _end_ids(tokenizer)
     parts = (slice(begin, begin + AT_ONCE) for begin in range(0, len(shards.tokens), AT_ONCE))
     if not any(np.isin(shards.tokens[part][shards.mask[part]], ends).any() for part in parts):
         raise ByzerError(
             f"no answer is learned to its end token: max_seq_length={limit} cuts all of them off",
-            do=f"write a larger max_seq_length; the longest row has {limit} tokens or more",
+            do="write a larger max_seq_length, or shorten the rows",
         )
+
+
+def _count_cut(shards: Shards, ends: Longs, limit: int) -> int:
+    """Return how many examples ``max_seq_length`` has cut: as long as it, without an end token among the last ones."""
+    full = np.flatnonzero(shards.lengths >= limit)
+    last = shards.offsets[full + 1][:, None] - np.arange(1, min(limit, TRAILING) + 1)
+    return int((~np.isin(shards.tokens[last], ends).any(axis=1)).sum()) if len(full) else 0
+
+
+def _end_ids(tokenizer: Any) -> Longs:
+    special = [token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special]
+    return np.array([*special, frame(tokenizer).end_id or -1], np.int64)
 
 
 def _model_dir(train: TrainParameters) -> str:

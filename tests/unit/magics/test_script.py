@@ -189,7 +189,15 @@ class Trained(Job):
     def wait(self, on_look: Any = None) -> dict[str, Any]:
         if self._interrupted:
             raise KeyboardInterrupt
-        return {"name": "trained", "status": "finished", "steps": 3, "seconds": 1.0, "last_loss": None, "model": None}
+        return {
+            "name": "trained",
+            "status": "finished",
+            "steps": 3,
+            "seconds": 1.0,
+            "last_loss": None,
+            "model": None,
+            "folder": "/nowhere",
+        }
 
 
 @pytest.fixture
