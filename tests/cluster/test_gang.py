@@ -18,10 +18,10 @@ from tests.cluster.helpers import event_names, live_groups, pretraining
 from tests.cluster.nodes import nodes
 
 
-def asking_for(resource: str, workers: int = 1) -> Session:
-    """A session each of whose workers takes one of a resource that only the test's nodes have."""
+def asking_for(resource: str) -> Session:
+    """A session whose jobs have one worker, which takes one of a resource that only the test's nodes have."""
     session = Session()
-    session.setup("sfft", num_gpus=workers, owner="tester", **{f"resource.{resource}": "1"})
+    session.setup("sfft", num_gpus=1, owner="tester", **{f"resource.{resource}": "1"})
     return session
 
 
@@ -47,14 +47,6 @@ def test_24_gpus_on_three_nodes_are_one_rank_each_and_meet_at_rank_0(session: Se
     assert sorted(Counter(place.node for place in places).values()) == [8, 8, 8]
     assert {local_place(rank, places, gpu=True) for rank in range(24)} == {(0, 1)}, "Ray shows each one card, device 0"
     assert len({place.process for place in places}) == 24
-
-
-def test_cpu_ranks_of_a_node_count_on(session: Session, tiny_model: Path, corpus: Path, prefix: Path) -> None:
-    """Two nodes of one worker each: the job trains, and each rank is the first of its node."""
-    parameters = pretraining(tiny_model, corpus, prefix, name="two-nodes", stage=2, steps=4)
-    with nodes({"CPU": 1, "apart": 1}, {"CPU": 1, "apart": 1}):
-        job = asking_for("apart", workers=2).run(parameters)
-        assert job.wait()["steps"] == 4
 
 
 def test_a_folder_that_a_node_does_not_see_is_refused_before_training(

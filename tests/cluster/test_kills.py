@@ -89,17 +89,6 @@ def test_a_worker_that_stands_still_is_noticed_and_its_stack_is_in_its_log(
     assert "loop.py" in log
 
 
-def test_losses_that_repeat_themselves_end_the_job(session: Any, tiny_model: Path, corpus: Path, prefix: Path) -> None:
-    """Before its first checkpoint: each attempt would end as the one before."""
-    keys = pretraining(tiny_model, corpus, prefix, name="hopeless", stage=0) | {"sfft.int.save_steps": "100000"}
-    job = session.run(keys | {"sfft.int.max_steps": "100000"})
-    for attempt in range(1, 5):
-        eventually(lambda: job.folder.metrics() and job.folder.metrics()[-1]["attempt"] == attempt, 120)  # noqa: B023
-        gang(job)[0].kill()
-    with pytest.raises(Exception, match=r"worker 0 died \(4 losses without a new checkpoint\)"):
-        job.wait()
-
-
 def test_a_job_that_is_stopped_now_ends_with_its_last_checkpoint(
     begun: Callable[..., Job], pretrained: Observed
 ) -> None:
