@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AGAIN_SECONDS = 0.05
-"""A query that still runs is interrupted again after this time."""
-
 _LOCKED = {
     "enable_external_access": False,
     "autoinstall_known_extensions": False,
@@ -56,9 +53,8 @@ def interruptible(duck: DuckDBPyConnection, work: Callable[[], T]) -> T:
     try:
         return future.result()
     except KeyboardInterrupt:
-        while not future.done():  # an interrupt before DuckDB has begun to run is lost
-            duck.interrupt()
-            wait([future], timeout=AGAIN_SECONDS)
+        duck.interrupt()
+        wait([future])
         raise
 
 

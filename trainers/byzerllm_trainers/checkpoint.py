@@ -49,7 +49,7 @@ def find_checkpoint(place: str, key: str = "resume_from_checkpoint") -> Path:
 
 def best_checkpoint(folder: JobFolder, metric: str) -> Path | None:
     """Return the committed checkpoint with the best evaluation, the earliest of equals; None when none has one."""
-    scored = [(path, read_json(path / "manifest.json").get("metrics", {}).get(metric)) for path in committed(folder)]
+    scored = [(path, _metrics(path).get(metric)) for path in committed(folder)]
     known = [(path, float(score)) for path, score in scored if score is not None]
     sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
     return min(known, key=lambda one: sign * one[1])[0] if known else None
@@ -61,10 +61,19 @@ def committed(folder: JobFolder) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
+def _metrics(checkpoint: Path) -> Record:
+    """Return what its evaluation found; of one whose manifest is torn, nothing."""
+    try:
+        found: Record = read_json(checkpoint / "manifest.json").get("metrics", {})
+    except ValueError:
+        return {}
+    return found
+
+
 def sweep(folder: JobFolder) -> None:
     """Remove checkpoints that have no manifest: whoever wrote them died."""
     for torn in set(folder.checkpoints.glob("step-*")) - set(committed(folder)):
-        shutil.rmtree(torn)
+        shutil.rmtree(torn, ignore_errors=True)  # a superseded rank may still write there
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -82,8 +91,11 @@ def damage(checkpoint: Path) -> str:
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"] or _digest(path) != expected["sha256"]:
-            return f"{name} is not what was written"
+        try:
+            if path.stat().st_size != expected["bytes"] or _digest(path) != expected["sha256"]:
+                return f"{name} is not what was written"
+        except OSError as error:  # a bad block
+            return f"{name} cannot be read: {error.strerror}"
     return ""
 
 

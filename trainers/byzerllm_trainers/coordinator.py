@@ -7,7 +7,6 @@ with the job. Ray restarts it when it dies, and it goes on.
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 import traceback
@@ -130,7 +129,7 @@ class Coordinator:
             return
         try:
             announce(how, self._folder)
-        except (OSError, subprocess.SubprocessError) as error:
+        except Exception as error:  # noqa: BLE001 - a bad address, a server's nonsense: the job has ended all the same
             self._event("note", message=f"on_finish failed: {error}")
 
     def _supervise(self) -> Record:
@@ -202,8 +201,9 @@ class Coordinator:
         """Tokenise in a Ray task, whose process gives the memory back; None when an earlier attempt has done it."""
         import ray
 
-        if (self._folder.shards / "manifest.json").exists():
-            return None
+        told = any(event["event"] == "prepared" for event in self._folder.events())
+        if told and (self._folder.shards / "manifest.json").exists():
+            return None  # else an earlier attempt was refused, or died before it could say what it found
         self._event("preparing", message="tokenising")
         return ray.remote(num_cpus=0, max_retries=1)(prepare).remote(str(self._folder.root))
 

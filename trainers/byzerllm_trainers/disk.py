@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +13,12 @@ from .job_folder import JobFolder
 
 def size(folder: Path) -> int:
     """Return the bytes of all files below a folder; what two jobs share counts for both."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):  # a running job removes what it does not need
+                total += os.lstat(Path(parent, file)).st_size
+    return total
 
 
 def dispensable(folder: JobFolder) -> list[Path]:
@@ -23,18 +30,18 @@ def dispensable(folder: JobFolder) -> list[Path]:
     if ending is None:
         return []
     if ending["event"] == "finished":
-        found = [folder.checkpoints, folder.data]
+        found = [folder.checkpoints, folder.shards, folder.held_out]
     else:
         found = sorted(set(folder.checkpoints.iterdir()) - set(committed(folder)))
     return [path for path in found if path.exists() and size(path)]
 
 
 def clean(folder: JobFolder) -> int:
-    """Remove what is `dispensable` and return its bytes; the folders themselves stay."""
+    """Remove what is `dispensable` and return its bytes; rows that came with the job stay."""
     freed = 0
     for path in dispensable(folder):
         freed += size(path)
         shutil.rmtree(path)
-        if path in (folder.checkpoints, folder.data):
+        if path == folder.checkpoints:
             path.mkdir()
     return freed

@@ -12,6 +12,7 @@ data/ checkpoints/step-N/ logs/ tensorboard/ model/
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -159,6 +160,9 @@ class JobFolder:
                     claim.write(owner)
             except FileExistsError:  # somebody else was faster
                 continue
+            except OSError:  # a claim without an owner would be nobody's
+                (self.root / "leases" / str(attempt)).unlink(missing_ok=True)
+                raise
             break
         for file in ("metrics.jsonl", "events.jsonl"):
             _drop_torn_line(self.root / file)
@@ -213,7 +217,8 @@ class JobFolder:
         """Take the space that `append` gives up for last words."""
         path = self.root / ".reserve"
         if not path.exists():
-            path.write_bytes(bytes(RESERVE_BYTES))
+            with contextlib.suppress(OSError):  # on a full disk there is nothing to reserve
+                path.write_bytes(bytes(RESERVE_BYTES))
 
 
 def ending_of(events: Iterable[Record]) -> Record | None:

@@ -135,7 +135,7 @@ def train(
     engine = start_engine(model, settings, folder)
     torch.manual_seed(settings.seed + rank.index)  # dropout differs by rank
     step = load_checkpoint(engine, folder, rank.index, observer.note, observer.fence)
-    step = step or _begin_elsewhere(engine, settings.resume_from, rank, total_steps)
+    step = step or _begin_elsewhere(engine, settings.resume_from, folder, rank, total_steps)
     earlier = [record for record in folder.metrics() if record["step"] <= step]
     run = _Run(
         engine=engine,
@@ -157,6 +157,7 @@ def train(
             best_by=settings.best_by,
             fence=observer.fence,
             saved=observer.saved,
+            get_on=observer.get_on,
         ),
         stopping=EarlyStopping(settings.metric, settings.patience, earlier),
         describe=StepRecord(
@@ -293,7 +294,7 @@ class _Run:
         return step == self.total_steps or self.settings.evaluating.due(step, self.epoch_steps)
 
 
-def _begin_elsewhere(engine: Any, place: str | None, rank: Rank, total_steps: int) -> int:
+def _begin_elsewhere(engine: Any, place: str | None, folder: JobFolder, rank: Rank, total_steps: int) -> int:
     """Restore the checkpoint of another job that is asked for, if one is, and return its step.
 
     Raises:
@@ -301,7 +302,7 @@ def _begin_elsewhere(engine: Any, place: str | None, rank: Rank, total_steps: in
     """
     if place is None:
         return 0
-    step = resume_elsewhere(engine, place, rank.index)
+    step = resume_elsewhere(engine, place, folder, rank.index)
     if step >= total_steps:
         raise ByzerError(
             f"the checkpoint is at step {step}, and this job ends at step {total_steps}",

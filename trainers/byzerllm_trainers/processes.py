@@ -7,6 +7,7 @@ is left alone: Ray ends what ran there when it declares the node dead.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -71,15 +72,19 @@ def kill(processes: Sequence[Process]) -> None:
 
     there = _there(processes)
     for process in there:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just gone
+            process.kill()
     psutil.wait_procs(there, timeout=REACH_SECONDS)
 
 
 def signal_dump(processes: Sequence[Process]) -> None:
     """Signal processes of this machine to write their stacks (see `faulthandler`), and give them time for it."""
+    import psutil
+
     for process in _there(processes):
-        process.send_signal(signal.SIGUSR1)
-        process.send_signal(signal.SIGCONT)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGUSR1)
+            process.send_signal(signal.SIGCONT)
     time.sleep(DUMP_SECONDS)
 
 

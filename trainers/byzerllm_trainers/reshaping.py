@@ -15,15 +15,16 @@ from typing import Any
 from .checkpoint import STATE
 
 
-def load_reshaped(engine: Any, checkpoint: Path, rank: int) -> None:
+def load_reshaped(engine: Any, checkpoint: Path, scratch: Path, rank: int) -> None:
     """Load weights and optimizer state that another number of ranks has saved; every rank calls this.
 
     Without ZeRO every rank has the whole state. With it, rank 0 joins the parts into DeepSpeed's universal format
-    beside the checkpoint, all load their own part of that, and it is removed.
+    in ``scratch``, all load their own part of that, and it is removed.
 
     Args:
         engine: The DeepSpeed engine.
-        checkpoint: A whole checkpoint.
+        checkpoint: A whole checkpoint, perhaps another job's.
+        scratch: A folder for the universal format, of this job alone; it is removed afterwards.
         rank: This process's rank.
     """
     import torch.distributed as dist
@@ -31,23 +32,22 @@ def load_reshaped(engine: Any, checkpoint: Path, rank: int) -> None:
     if engine.zero_optimization_stage() == 0:
         engine.load_checkpoint(str(checkpoint), tag=STATE, load_module_strict=False)
         return
-    universal = checkpoint.with_name(f".universal-{checkpoint.name}")
     if rank == 0:
-        shutil.rmtree(universal, ignore_errors=True)
-        _make_universal(checkpoint / STATE, universal / STATE)
+        shutil.rmtree(scratch, ignore_errors=True)
+        _make_universal(checkpoint / STATE, scratch / STATE)
     dist.barrier()
     groups = [
         {key: value for key, value in group.items() if key != "params"} for group in engine.optimizer.param_groups
     ]
     with _reading_universal(engine):
-        engine.load_checkpoint(str(universal), tag=STATE, load_module_strict=False)
+        engine.load_checkpoint(str(scratch), tag=STATE, load_module_strict=False)
     for group, numbers in zip(engine.optimizer.param_groups, groups, strict=True):
         group.update(numbers)  # stage 3 gives all groups the first one's, weight decay included,
     for state in engine.optimizer.optimizer.state.values():  # and one counter of steps, which each then counts on
         state["step"] = copy.deepcopy(state["step"])
     dist.barrier()
     if rank == 0:
-        shutil.rmtree(universal)
+        shutil.rmtree(scratch)
 
 
 def _make_universal(source: Path, target: Path) -> None:

@@ -13,6 +13,9 @@ from .checkpoint import STATE, best_checkpoint, committed, damage, find_checkpoi
 from .job_folder import JobFolder, read_json
 from .reshaping import load_reshaped
 
+UNIVERSAL = ".universal"
+"""Beside a job's checkpoints: one that is dealt to another number of workers."""
+
 
 def load_checkpoint(
     engine: Any, folder: JobFolder, rank: int, tell: Callable[[str], None], fence: Callable[[], None]
@@ -29,10 +32,10 @@ def load_checkpoint(
         fence: Called on rank 0 before damaged or torn ones are removed; see `Saver`.
     """
     path = _agreed(_newest_whole(folder, tell, fence) if rank == 0 else None)
-    return 0 if path is None else _restore(engine, path, rank)
+    return 0 if path is None else _restore(engine, path, folder, rank)
 
 
-def resume_elsewhere(engine: Any, place: str, rank: int) -> int:
+def resume_elsewhere(engine: Any, place: str, folder: JobFolder, rank: int) -> int:
     """Restore another job's checkpoint (see `find_checkpoint`) into ``engine`` and return its step.
 
     Raises:
@@ -41,7 +44,7 @@ def resume_elsewhere(engine: Any, place: str, rank: int) -> int:
     path = _agreed(find_checkpoint(place) if rank == 0 else None)
     assert path is not None, "rank 0 found it or raised"
     try:
-        return _restore(engine, path, rank)
+        return _restore(engine, path, folder, rank)
     except (RuntimeError, ValueError) as error:  # shapes, or the optimizer's groups
         reason = str(error).strip().splitlines()
         raise ByzerError(
@@ -55,7 +58,7 @@ def restore_best(engine: Any, folder: JobFolder, metric: str, rank: int) -> int:
     """Restore the checkpoint that is best by ``metric`` and return its step; every rank calls this."""
     path = _agreed(best_checkpoint(folder, metric) if rank == 0 else None)
     assert path is not None, "the last step's is there"
-    return _restore(engine, path, rank)
+    return _restore(engine, path, folder, rank)
 
 
 def _newest_whole(folder: JobFolder, tell: Callable[[str], None], fence: Callable[[], None]) -> Path | None:
@@ -75,7 +78,7 @@ def _newest_whole(folder: JobFolder, tell: Callable[[str], None], fence: Callabl
     return None
 
 
-def _restore(engine: Any, checkpoint: Path, rank: int) -> int:
+def _restore(engine: Any, checkpoint: Path, folder: JobFolder, rank: int) -> int:
     """Load a checkpoint's weights, optimizer and random state; return its step."""
     import torch
     import torch.distributed as dist
@@ -84,7 +87,7 @@ def _restore(engine: Any, checkpoint: Path, rank: int) -> int:
         engine.load_checkpoint(str(checkpoint), tag=STATE, load_module_strict=False)
         _restore_random_state(torch.load(random_file(checkpoint, rank), weights_only=True))
     else:  # other ranks have other random states: each goes on with that of its seed
-        load_reshaped(engine, checkpoint, rank)
+        load_reshaped(engine, checkpoint, folder.checkpoints / UNIVERSAL, rank)
     return int(read_json(checkpoint / "manifest.json")["step"])
 
 

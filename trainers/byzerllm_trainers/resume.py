@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from byzerllm_adapters.errors import ByzerError
 
 from . import follow, recipe
+from .checkpoint import committed
 from .coordinator import start_coordinator
 from .gang import wait_until_free
 from .job_folder import JobFolder, Record, write_json
@@ -35,6 +36,9 @@ class Changes:
 
 
 AS_IT_WAS = Changes()
+
+BATCH_SIZES = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
+"""What deepspeedConfig may say of the rows of a step; other workers deal them anew."""
 
 
 def resume(folder: JobFolder, changes: Changes = AS_IT_WAS) -> None:
@@ -108,8 +112,12 @@ def _change(folder: JobFolder, changes: Changes, ending: Record | None) -> None:
         keys["max_steps"] = changes.max_steps
     if changes.workers is not None:
         keys |= _dealt_anew(request, changes.workers)
+        for written in BATCH_SIZES:
+            (record["parameters"].get("deepspeedConfig") or {}).pop(written, None)
+        cpus = request.cpus_per_worker if request.gpu else None
         one_node = request.train.optimization.one_node
-        record |= placement(changes.workers, None, request.resources, one_node=one_node)
+        record |= placement(changes.workers, cpus, request.resources, one_node=one_node)
+    assert JobRequest(**record).loop, "reading it refuses what a cell could not say either"
     _check_end(JobRequest(**record), folder, ending)
     write_json(folder.root / "job.json", record)
 
@@ -131,6 +139,8 @@ def _dealt_anew(request: JobRequest, workers: int) -> dict[str, int]:
             f"the state of {loop.optim} under ZeRO stage {loop.zero_stage} cannot be dealt to other workers",
             do=f"resume it with {request.workers} workers",
         )
+    if workers < 1:
+        raise ByzerError(f"{workers} workers cannot train", do="resume it with 1 or more")
     of_a_step = loop.rows * loop.accumulation * request.workers
     for rows in range(loop.rows, 0, -1):
         if of_a_step % (rows * workers) == 0:
@@ -149,7 +159,13 @@ def _check_end(request: JobRequest, folder: JobFolder, ending: Record | None) ->
     Raises:
         ByzerError: it has.
     """
-    if ending is None or ending["event"] == "failed":
+    if ending and ending["event"] == "finished" and not committed(folder):
+        raise ByzerError(
+            f"job {folder.name} has finished, and its checkpoints were removed",
+            where=f"folder {folder.root}",
+            do=f'train on from its model in a new job: localModelDir="{folder.model}"',
+        )
+    if ending is None or ending["event"] == "failed" or not (folder.shards / "manifest.json").exists():
         return
     method, job = recipe.find(request.train.method), recipe.Job(folder, request)
     total = recipe.total_steps(method, job, method.plan(job))

@@ -24,6 +24,7 @@ class Saver:
         fence: Called on rank 0 before anything that others may have written is removed, and before the commit; it
             raises if this attempt may not write any more.
         saved: Called on rank 0 with the step of a checkpoint that was committed.
+        get_on: Called now and then while files are waited for.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class Saver:
         best_by: str | None = None,
         fence: Callable[[], None] = lambda: None,
         saved: Callable[[int], None] = lambda _step: None,
+        get_on: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine, self._folder, self._rank = engine, folder, rank
         self._keep, self._best_by, self._fence, self._saved = keep, best_by, fence, saved
+        self._get_on = get_on
         self._writer = BackgroundWriter(engine.checkpoint_engine)
         engine.checkpoint_engine = self._writer
         self._step: int | None = None
@@ -77,8 +80,9 @@ class Saver:
         Raises:
             OSError: the disk refused the files.
         """
+        writing = self._writer.is_writing()  # before the check: it may fail in between
         self._writer.check()
-        return self._writer.is_writing()
+        return writing
 
     def finish(self) -> None:
         """Wait until every rank has written what was begun, and commit it. Raises as `is_writing`."""
@@ -86,7 +90,7 @@ class Saver:
 
         if self._step is None:
             return
-        self._writer.wait()
+        self._writer.wait(self._get_on)
         dist.barrier()
         self.commit()
         dist.barrier()
@@ -110,6 +114,7 @@ class Saver:
         best = best_checkpoint(self._folder, self._best_by) if self._best_by else None
         for old in committed(self._folder)[: -self._keep]:
             if old != best:
+                (old / "manifest.json").unlink()  # half removed, it is none
                 shutil.rmtree(old)
         self._saved(step)
 

@@ -19,7 +19,7 @@ class Watchdog:
     One that does not answer, and one whose number stays the same, look alike: they make no progress.
 
     Args:
-        workers: Actor handles, by rank, with a method ``progress``.
+        workers: Actor handles, by rank, with a method ``progress`` (see `Worker.progress`).
         seconds: A worker may make none for this long, once it has done the first thing.
     """
 
@@ -42,7 +42,7 @@ class Watchdog:
             return ""
         # the others wait for the one that does not answer, or else for the one that is behind
         rank = min(standing, key=lambda one: (self._answered[one] > self._moved[one], self._done[one]))
-        return f"worker {rank} made no progress for {self._seconds:g} s"
+        return f"worker {rank} made no progress for {self._patience(rank):g} s"
 
     def _patience(self, rank: int) -> float:
         return self._seconds if self._done[rank] > 0 else max(self._seconds, START_SECONDS)
@@ -59,5 +59,5 @@ class Watchdog:
             done = ray.get(asked)
         except ray.exceptions.RayError:
             return
-        if done != self._done[rank]:
+        if done < 0 or done != self._done[rank]:
             self._done[rank], self._moved[rank] = done, now

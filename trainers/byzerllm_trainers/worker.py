@@ -21,6 +21,7 @@ from .job_folder import JobFolder, Record
 from .job_request import read_request
 from .processes import Place, this_process
 from .versions import installed_versions
+from .watchdog import START_SECONDS
 
 if TYPE_CHECKING:
     from .report import Report
@@ -50,7 +51,7 @@ class Worker:
         self._result: Record | None = None
         self._error: BaseException | None = None
         self._places: Sequence[Place] = ()
-        self._done = 0
+        self._done, self._trains = 0, False
 
     def place(self) -> Place:
         """Return where this worker is, and what is installed there; from now on what it prints is logged.
@@ -80,8 +81,11 @@ class Worker:
         self._places = places
 
     def progress(self) -> int:
-        """Return how many things were done since the start: it only has to change for a rank that gets on."""
-        return self._done
+        """Return how many things were done since the start: it only has to change for a rank that gets on.
+
+        Less than 0: none is to be expected, before `train` is called and after the last step.
+        """
+        return self._done if self._trains else -1
 
     def get_on(self) -> None:
         """Count one more thing that was done."""
@@ -99,6 +103,7 @@ class Worker:
 
     def train(self) -> Record:
         """Train to the end (or until stopped) and return the outcome."""
+        self._trains = True
         try:
             self._result = self._train()
         except BaseException as error:
@@ -139,7 +144,7 @@ class Worker:
             self._places,
             gpu=request.gpu,
             by_own_address=request.train.sfft.setup_nccl_socket_ifname_by_ip,
-            patience=2 * request.loop.stall_seconds,  # the coordinator's watchdog is to notice first
+            patience=2 * max(request.loop.stall_seconds, START_SECONDS),  # the watchdog is to notice first
         )
         torch.manual_seed(request.loop.seed)  # new weights (LoRA's, or from scratch) are the same on every rank
         method = recipe.find(request.train.method)
@@ -163,6 +168,7 @@ class Worker:
                 held_out=method.held_out(job),
                 sampler=recipe.sampler(method, job),
             )
+        self._trains = False  # saving the result takes as long as it takes
         if outcome.state == "finished":
             export_model(engine, self._folder.model, rank.index, fence=self.fence)
             if rank.index == 0:

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,10 +51,12 @@ class BackgroundWriter:
         """Whether files are still to be written."""
         return self._thread is not None and self._thread.is_alive()
 
-    def wait(self) -> None:
-        """Wait until all is written; raises as `check` does."""
-        if self._thread is not None:
-            self._thread.join()
+    def wait(self, on_look: Callable[[], None] = lambda: None) -> None:
+        """Wait until all is written; raises as `check` does. ``on_look`` is called meanwhile, once a second."""
+        while self.is_writing():
+            assert self._thread is not None
+            self._thread.join(1.0)
+            on_look()
         self.check()
 
     def check(self) -> None:
@@ -76,10 +79,10 @@ class BackgroundWriter:
                 files[str(path.relative_to(index.parent))] = write_file(path, state)
             write_json(index, files)
         except BaseException as error:  # noqa: BLE001 - `check` raises it where the loop is
-            self._error = error
             self._copies.clear()
             for path in written:  # half a checkpoint is only in the way on a full disk
                 path.unlink(missing_ok=True)
+            self._error = error
 
 
 def write_file(path: Path, state: Any) -> Record:

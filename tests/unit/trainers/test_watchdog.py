@@ -66,7 +66,14 @@ def test_of_those_that_answer_the_one_that_is_behind_is_named(monkeypatch: pytes
 def test_a_worker_that_still_loads_is_left_alone_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     gang = Gang(monkeypatch, 2)
     assert gang.pass_seconds(1700, 1) == ""
-    assert gang.pass_seconds(200, 1) == "worker 0 made no progress for 10 s"
+    assert gang.pass_seconds(200, 1) == "worker 0 made no progress for 1800 s"
+
+
+def test_a_worker_of_which_nothing_is_expected_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python code has not called its `train` yet, or it saves the result."""
+    gang = Gang(monkeypatch, 1)
+    gang.answers[0] = -1
+    assert gang.pass_seconds(10_000) == ""
 
 
 def test_a_worker_that_goes_on_in_time_was_only_slow(monkeypatch: pytest.MonkeyPatch) -> None:
