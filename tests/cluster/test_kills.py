@@ -20,22 +20,25 @@ from byzerllm_trainers.job_folder import Record
 from tests.cluster.helpers import STEPS, Observed, event_names, eventually, pretraining, worker_pid
 from tests.cluster.test_resume import is_the_uninterrupted
 
+Begun = tuple[Job, list[psutil.Process]]
+
 
 @pytest.fixture
-def begun(session: Any, tiny_model: Path, corpus: Path, prefix: Path) -> Callable[..., Job]:
-    """Start the job of `pretrained` again under another name, and return it when it has a checkpoint."""
+def begun(session: Any, tiny_model: Path, corpus: Path, prefix: Path) -> Callable[..., Begun]:
+    """Start the job of `pretrained` again under another name; return it, and its workers, when it has a checkpoint.
 
-    def start(name: str, **more: str) -> Job:
+    It has some two seconds to go then: who its workers are, which Ray takes time to say, is asked before.
+    """
+
+    def start(name: str, **more: str) -> Begun:
         parameters = pretraining(tiny_model, corpus, prefix, name=name, stage=2)
         job: Job = session.run(parameters | {f"sfft.int.{key}": value for key, value in more.items()})
+        eventually(lambda: (job.folder.logs / "rank-1.log").exists(), 120)
+        workers = [psutil.Process(worker_pid(f"W-{rank}-{name}")) for rank in range(2)]
         eventually(lambda: "checkpoint" in event_names(job), 120)
-        return job
+        return job, workers
 
     return start
-
-
-def gang(job: Job) -> list[psutil.Process]:
-    return [psutil.Process(worker_pid(f"W-{rank}-{job.name}")) for rank in range(2)]
 
 
 def restarted(job: Job) -> Record | None:
@@ -44,11 +47,11 @@ def restarted(job: Job) -> Record | None:
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_a_worker_killed_at_a_random_moment(begun: Callable[..., Job], pretrained: Observed, seed: int) -> None:
-    job, chance = begun(f"killed-{seed}"), random.Random(seed)
-    victim = chance.randrange(2)
-    workers = gang(job)
-    eventually(lambda: len(job.folder.metrics()) >= chance.randrange(11, STEPS - 5), 120)
+def test_a_worker_killed_at_a_random_moment(begun: Callable[..., Begun], pretrained: Observed, seed: int) -> None:
+    chance = random.Random(seed)
+    victim, step = chance.randrange(2), chance.randrange(11, STEPS - 15)
+    job, workers = begun(f"killed-{seed}")
+    eventually(lambda: len(job.folder.metrics()) >= step, 120)
     time.sleep(chance.uniform(0.0, 0.1))
     workers[victim].kill()
     lost = eventually(lambda: restarted(job))
@@ -58,9 +61,8 @@ def test_a_worker_killed_at_a_random_moment(begun: Callable[..., Job], pretraine
     assert is_the_uninterrupted(job, pretrained)
 
 
-def test_a_worker_killed_while_a_checkpoint_is_written(begun: Callable[..., Job], pretrained: Observed) -> None:
-    job = begun("killed-saving")
-    workers = gang(job)
+def test_a_worker_killed_while_a_checkpoint_is_written(begun: Callable[..., Begun], pretrained: Observed) -> None:
+    job, workers = begun("killed-saving")
 
     def is_saving() -> bool:
         folders = job.folder.checkpoints.glob("step-*")
@@ -74,10 +76,9 @@ def test_a_worker_killed_while_a_checkpoint_is_written(begun: Callable[..., Job]
 
 
 def test_a_worker_that_stands_still_is_noticed_and_its_stack_is_in_its_log(
-    begun: Callable[..., Job], pretrained: Observed
+    begun: Callable[..., Begun], pretrained: Observed
 ) -> None:
-    job = begun("stopped-worker", ddp_timeout="3")
-    workers = gang(job)
+    job, workers = begun("stopped-worker", ddp_timeout="3")
     workers[1].send_signal(signal.SIGSTOP)
     lost = eventually(lambda: restarted(job))
     assert lost["lost"] == "worker 1 made no progress for 3 s; its stack is in its log"
@@ -90,10 +91,9 @@ def test_a_worker_that_stands_still_is_noticed_and_its_stack_is_in_its_log(
 
 
 def test_a_job_that_is_stopped_now_ends_with_its_last_checkpoint(
-    begun: Callable[..., Job], pretrained: Observed
+    begun: Callable[..., Begun], pretrained: Observed
 ) -> None:
-    job = begun("stopped-now")
-    workers = gang(job)
+    job, workers = begun("stopped-now")
     job.stop(now=True)
     row = job.wait()
     ending = job.folder.ending()
