@@ -33,7 +33,7 @@ def begun(session: Any, tiny_model: Path, corpus: Path, prefix: Path) -> Callabl
     def start(name: str, **more: str) -> Begun:
         parameters = pretraining(tiny_model, corpus, prefix, name=name, stage=2)
         job: Job = session.run(parameters | {f"sfft.int.{key}": value for key, value in more.items()})
-        eventually(lambda: (job.folder.logs / "rank-1.log").exists(), 120)
+        eventually((job.folder.logs / "rank-1.log").exists, 120)
         workers = [psutil.Process(worker_pid(f"W-{rank}-{name}")) for rank in range(2)]
         eventually(lambda: "checkpoint" in event_names(job), 120)
         return job, workers
