@@ -13,6 +13,10 @@ ASK_SECONDS = 1.0
 """A worker is asked for its progress this long after it has answered."""
 
 
+SILENT_SECONDS = 2.25
+"""A worker that lives has answered within this time: it is asked, and its answer taken, at looks half a second apart."""
+
+
 class Watchdog:
     """Asks each worker again and again for the number of things that it has done.
 
@@ -40,9 +44,10 @@ class Watchdog:
         standing = [rank for rank, moved in enumerate(self._moved) if now - moved > self._patience(rank)]
         if not standing:
             return ""
-        # the others wait for the one that does not answer, or else for the one that is behind
-        rank = min(standing, key=lambda one: (self._answered[one] > self._moved[one], self._done[one]))
-        return f"worker {rank} made no progress for {self._patience(rank):g} s"
+        # the others wait for the one that does not answer, or else for the one that is behind; they may stand longer
+        ranks = range(len(self._workers))
+        rank = min(ranks, key=lambda one: (now - self._answered[one] < SILENT_SECONDS, self._done[one]))
+        return f"worker {rank} made no progress for {self._patience(standing[0]):g} s"
 
     def _patience(self, rank: int) -> float:
         return self._seconds if self._done[rank] > 0 else max(self._seconds, START_SECONDS)
