@@ -44,7 +44,7 @@ class Watchdog:
         standing = [rank for rank, moved in enumerate(self._moved) if now - moved > self._patience(rank)]
         if not standing:
             return ""
-        # the others wait for the one that does not answer, or else for the one that is behind; they may stand longer
+        # the others wait for who does not answer, or else for who is behind, and may have stood longer
         ranks = range(len(self._workers))
         rank = min(ranks, key=lambda one: (now - self._answered[one] < SILENT_SECONDS, self._done[one]))
         return f"worker {rank} made no progress for {self._patience(standing[0]):g} s"
