@@ -14,7 +14,7 @@ ASK_SECONDS = 1.0
 
 
 SILENT_SECONDS = 2.25
-"""A worker that lives has answered within this time: it is asked, and its answer taken, at looks half a second apart."""
+"""A worker that lives has answered within this time: asking and taking the answer wait for a look each."""
 
 
 class Watchdog:
