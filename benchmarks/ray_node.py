@@ -6,12 +6,14 @@ usage: ray_node.py HOST:PORT '{"CPU": 1, "GPU": 0, "anything": 1}'
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 
 
 def main(address: str, resources: dict[str, float]) -> None:
     """Start the node's processes as children of this one, and wait."""
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the starter's GPUs say nothing about what this node is to have
     from ray._private.node import Node
     from ray._private.parameter import RayParams
 

@@ -40,6 +40,7 @@ def nodes(
         yield [process.pid for process in started]
     finally:
         for process in started:
+            _leave(process.pid)
             end_tree(process.pid)
             process.wait()
         eventually(lambda: _alive() == before, 60)
@@ -57,6 +58,14 @@ def end_tree(pid: int) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
+
+
+def _leave(pid: int) -> None:
+    """Have a node take its leave of the cluster, which else waits for its heartbeats."""
+    raylets = [child for child in psutil.Process(pid).children() if child.name() == "raylet"]
+    for raylet in raylets:
+        raylet.terminate()
+    psutil.wait_procs(raylets, timeout=10)
 
 
 def _start(

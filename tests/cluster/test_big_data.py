@@ -17,6 +17,7 @@ from byzerllm_trainers.job_request import JobRequest, read_request
 from byzerllm_trainers.recipe import Job
 from byzerllm_trainers.shards import FILES, open_shards
 from tests.cluster.helpers import eventually
+from tests.cluster.nodes import nodes
 from tests.tiny import instructions, texts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]
@@ -81,6 +82,14 @@ def test_the_cluster_writes_the_bytes_that_one_process_writes(
             assert all((one / name).read_bytes() == (other / name).read_bytes() for name in FILES)
             assert open_shards(one).partitions == open_shards(other).partitions
     assert {path.name for path in there.folder.data.iterdir()} == {path.name for path in here.folder.data.iterdir()}
+
+
+def test_a_node_that_does_not_see_the_folder_tokenises_nothing(prepared: Any, tmp_path: Path) -> None:
+    """The node has a mount namespace of its own, in which the folder of jobs is empty."""
+    hide = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {tmp_path} && exec "$@"', "sh"]
+    with nodes({"CPU": 4}, prefix=hide):
+        _, counts = prepared("sfft", pa.Table.from_pandas(texts(ROWS)), on_cluster=True)
+    assert counts["documents"] == ROWS
 
 
 def test_the_first_row_that_does_not_fit_is_the_one_that_is_named(prepared: Any) -> None:

@@ -79,10 +79,12 @@ def ended(job: Any) -> Any:
 
 
 def python(block: Block, paths: dict[str, str], **names: Any) -> dict[str, Any]:
-    """Run a block of Python and return its names."""
+    """Run a block of Python and return its names; what one of them sets in the environment does not outlive it."""
     namespace: dict[str, Any] = {"ds_config": DS_CONFIG[0], **names}
-    exec(PRELUDE, namespace)
-    exec(compile(block.here(paths), "block", "exec"), namespace)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        exec(PRELUDE, namespace)
+        exec(compile(block.here(paths), "block", "exec"), namespace)
     return namespace
 
 

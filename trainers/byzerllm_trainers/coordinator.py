@@ -20,6 +20,7 @@ from .gang import NAMESPACE, EndedNow, Gang
 from .job_folder import JobFolder, LeaseLost, Record
 from .job_request import JobRequest, read_request
 from .on_finish import announce
+from .placement import on_node
 from .tensorboard_server import TensorBoardServer
 from .versions import installed_versions
 from .worker import keep_log
@@ -39,6 +40,7 @@ def start_coordinator(root: str) -> Any:
             name=JobFolder(root).name,
             namespace=NAMESPACE,
             lifetime="detached",
+            scheduling_strategy=on_node(),
             num_cpus=0,
             max_restarts=-1,  # `_go_on` bounds them
             max_concurrency=16,
@@ -205,14 +207,15 @@ class Coordinator:
         if told and (self._folder.shards / "manifest.json").exists():
             return None  # else an earlier attempt was refused, or died before it could say what it found
         self._event("preparing", message="tokenising")
-        return ray.remote(num_cpus=0, max_retries=1)(prepare).remote(str(self._folder.root))
+        task = ray.remote(num_cpus=0, max_retries=1, scheduling_strategy=on_node())(prepare)
+        return task.remote(str(self._folder.root))
 
     def _finish_preparing(self) -> None:
         """Wait for the tokenised data.
 
         Raises:
             EndedNow: the user does not want it any more.
-            ByzerError: a row that does not fit, or nothing to learn from.
+            ByzerError: a row that does not fit, nothing to learn from, or the process died again and again.
         """
         import ray
 
@@ -227,6 +230,10 @@ class Coordinator:
         except ray.exceptions.RayTaskError as error:
             print(error)  # its text is the traceback in the task
             raise told(error.cause, "tokenising", self._folder.name) from error
+        except ray.exceptions.RayError as error:  # Ray has tried again, and says why in many lines
+            print(error)
+            do = f'out of memory is the usual reason: "%byzerllm logs {self._folder.name}" shows what Ray knows'
+            raise ByzerError("tokenising: its process died twice", do=do) from error
         self._event("prepared", **counts)
         for note in notes_of(counts):
             self._event("note", message=note)

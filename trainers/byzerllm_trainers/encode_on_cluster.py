@@ -17,6 +17,7 @@ from byzerllm_adapters.errors import ByzerError
 
 from .encoder import Encoder, encode_part
 from .parts import Part
+from .placement import cores_that_see, on_node
 from .shards import Shards, open_shards, shard_writer
 
 
@@ -29,7 +30,7 @@ def encode_on_cluster(encoder: Encoder, parts: Sequence[Part], scratch: Path, *,
     Args:
         encoder: Tokenises.
         parts: What to tokenise.
-        scratch: A folder that every node sees; it is removed in the end.
+        scratch: A folder that is made here, and removed in the end; only nodes that see where it lies are used.
         drop: Whether rows that do not fit are left out; each part's shards know which.
 
     Raises:
@@ -37,20 +38,23 @@ def encode_on_cluster(encoder: Encoder, parts: Sequence[Part], scratch: Path, *,
     """
     import ray
 
-    encode = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(encode_into)
+    encode = ray.remote(num_cpus=0)(encode_into)
     shared = ray.put(encoder)  # once, and not with every part
-    cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    free = cores_that_see(scratch.parent)
     upcoming = iter(enumerate(parts))
-    running: dict[Any, int] = {}
+    running: dict[Any, tuple[int, str]] = {}
     errors: dict[int, ByzerError | None] = {}
     try:
         for number in range(len(parts)):
             while number not in errors:
-                while len(running) < cores and (following := next(upcoming, None)) is not None:
-                    index, part = following
-                    running[encode.remote([shared], part, scratch / str(index), drop)] = index
+                while free and (following := next(upcoming, None)) is not None:
+                    (index, part), node = following, free.pop()
+                    there = encode.options(scheduling_strategy=on_node(node))
+                    running[there.remote([shared], part, scratch / str(index), drop)] = index, node
                 done, _ = ray.wait(list(running))
-                errors[running.pop(done[0])] = ray.get(done[0])
+                index, node = running.pop(done[0])
+                errors[index] = ray.get(done[0])
+                free.append(node)
             if error := errors.pop(number):
                 raise error
             yield open_shards(scratch / str(number))

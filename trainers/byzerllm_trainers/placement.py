@@ -1,8 +1,9 @@
-"""What a job's workers take of a cluster: as many as were asked for, or an error that says what there is."""
+"""Where a job runs: what its workers take of a cluster, and which nodes do what needs no room of its own."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
@@ -12,6 +13,9 @@ RESERVED_SHARE = 0.75
 
 LEAST_CPUS = 0.5
 """What a CPU worker reserves at least; more workers than fit at this rate are refused."""
+
+ANSWER_SECONDS = 30.0
+"""A node that does not answer in this time is not used: starting a process there may take seconds."""
 
 
 def placement(workers: int, num_cpus: float | None, resources: dict[str, float], *, one_node: bool) -> dict[str, Any]:
@@ -56,3 +60,46 @@ def placement(workers: int, num_cpus: float | None, resources: dict[str, float],
         "threads_per_worker": threads,
         "resources": resources,
     }
+
+
+def on_node(node: str | None = None) -> Any:
+    """Return the scheduling strategy that keeps a task or actor on a node as long as that node lives.
+
+    Left to itself Ray may choose one that does not see the job's folder.
+
+    Args:
+        node: Ray's id of it; None: this process's, which sees what it has written.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node or ray.get_runtime_context().get_node_id(), soft=True)
+
+
+def cores_that_see(folder: Path) -> list[str]:
+    """Return the nodes on which a folder exists, each as often as it has CPUs; this one at least once.
+
+    Args:
+        folder: An existing one.
+    """
+    import ray
+
+    cores = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]}
+    here = ray.get_runtime_context().get_node_id()
+    sees = ray.remote(num_cpus=0, max_retries=0)(Path.is_dir)
+    asked = {sees.options(scheduling_strategy=on_node(node)).remote(folder): node for node in cores if node != here}
+    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
+    for task in late:
+        ray.cancel(task, force=True)
+    seeing = [asked[task] for task in done if _answer(task)]
+    return [here] * max(1, cores[here]) + [node for node in seeing for _ in range(cores[node])]
+
+
+def _answer(task: Any) -> bool:
+    """Return what a task found; a node that has died meanwhile sees nothing."""
+    import ray
+
+    try:
+        return bool(ray.get(task))
+    except ray.exceptions.RayError:
+        return False
