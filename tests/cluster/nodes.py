@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -41,9 +42,10 @@ def nodes(
     finally:
         for process in started:
             _leave(process.pid)
+        eventually(lambda: _alive() == before, 60)
+        for process in started:
             end_tree(process.pid)
             process.wait()
-        eventually(lambda: _alive() == before, 60)
 
 
 def end_tree(pid: int) -> None:
@@ -61,11 +63,11 @@ def end_tree(pid: int) -> None:
 
 
 def _leave(pid: int) -> None:
-    """Have a node take its leave of the cluster, which else waits for its heartbeats."""
-    raylets = [child for child in psutil.Process(pid).children() if child.name() == "raylet"]
-    for raylet in raylets:
-        raylet.terminate()
-    psutil.wait_procs(raylets, timeout=10)
+    """Have a node take its leave of the cluster, which else waits for its heartbeats; by then it may have ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children():
+            if child.name() == "raylet":
+                child.terminate()
 
 
 def _start(
