@@ -101,8 +101,13 @@ class DeepSpeedConfig:
     rest: dict[str, Any]
 
 
-def read_deepspeed_config(given: dict[str, Any], *, default_stage: int) -> DeepSpeedConfig:
+def read_deepspeed_config(given: dict[str, Any], *, default_stage: int, checked: bool = False) -> DeepSpeedConfig:
     """Split a ``deepspeedConfig``; what says "auto" is left to our defaults.
+
+    Args:
+        given: It.
+        default_stage: ZeRO's, where it names none.
+        checked: Whether DeepSpeed's own models have read it before.
 
     Raises:
         ByzerError: an unknown or unusable key.
@@ -116,7 +121,8 @@ def read_deepspeed_config(given: dict[str, Any], *, default_stage: int) -> DeepS
             f"deepspeedConfig: there is no ZeRO stage {json.dumps(zero['stage'])}",
             do='write "stage": 0, 1, 2 or 3, a number without quotes',
         )
-    check_sections(rest | sections)
+    if not checked:
+        check_sections(rest | sections)
     fp16, bf16 = (sections[name].pop("enabled", None) for name in ("fp16", "bf16"))
     said = {
         "per_device_train_batch_size": rest.pop("train_micro_batch_size_per_gpu", None),

@@ -93,15 +93,16 @@ def _meeting_point(rank: Rank, address: str, port: int) -> Any:
 
 
 def import_deepspeed() -> Any:
-    """Import DeepSpeed for the device that is there, and the model libraries it meets."""
+    """Import DeepSpeed for the device that is there, and what the code of every model imports."""
     import torch
 
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
-    import peft  # noqa: F401 - brings transformers
+    import transformers.generation.utils  # noqa: F401
 
+    _leave_muon_uncompiled()
     if on_cpu:
         _use_no_compiled_ops()
     return deepspeed
@@ -130,6 +131,21 @@ def _use_no_compiled_ops() -> None:
     from deepspeed.ops.op_builder.all_ops import ALL_OPS
 
     deepspeed.ops.__compatible_ops__ = dict.fromkeys([*ALL_OPS, "deepspeed_not_implemented"], False)
+
+
+def _leave_muon_uncompiled() -> None:
+    """Import DeepSpeed's Muon, which no job uses, without torch's compiler, whose import takes over a second.
+
+    Its module is imported with every engine, and decorates its functions with `torch.compile` (docs/log.md).
+    """
+    from deepspeed.runtime import compiler
+
+    given = compiler.compile
+    compiler.compile = lambda: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+    finally:
+        compiler.compile = given
 
 
 def precision(settings: LoopSettings) -> Literal["bf16", "fp16", "fp32"]:

@@ -53,7 +53,7 @@ class JobRequest:
         """The loop's numbers."""
         from .loop_settings import loop_settings
 
-        return loop_settings(self.train)
+        return loop_settings(self.train, checked=True)
 
     def as_record(self) -> Record:
         """Return what ``job.json`` holds."""

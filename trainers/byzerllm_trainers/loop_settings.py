@@ -121,8 +121,12 @@ class LoopSettings:
         )
 
 
-def loop_settings(parameters: TrainParameters) -> LoopSettings:
+def loop_settings(parameters: TrainParameters, *, checked: bool = False) -> LoopSettings:
     """Merge a cell's keys and its ``deepspeedConfig``; what neither says comes from defaults that train.
+
+    Args:
+        parameters: The keys.
+        checked: Whether they are those of a job, which was checked: importing DeepSpeed's models takes seconds.
 
     Raises:
         ByzerError: an unknown or unusable ``deepspeedConfig`` key, or two places that disagree on one number.
@@ -130,6 +134,7 @@ def loop_settings(parameters: TrainParameters) -> LoopSettings:
     config = read_deepspeed_config(
         parameters.deepspeed_config or {},
         default_stage=WHOLE_STAGE if parameters.optimization.whole else ADAPTER_STAGE,
+        checked=checked,
     )
     zero = config.rest["zero_optimization"]
     keys = _merged(parameters, config.keys)

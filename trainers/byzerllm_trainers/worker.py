@@ -98,7 +98,10 @@ class Worker:
             from .engine import import_deepspeed
 
             import_deepspeed()
-            if self._index == 0 and read_request(self._folder).loop.report_to == "tensorboard":
+            request = read_request(self._folder)
+            if request.train.fine_tunes:  # peft brings bitsandbytes: a second that pretraining does not need
+                import peft  # noqa: F401
+            if self._index == 0 and request.loop.report_to == "tensorboard":
                 import torch.utils.tensorboard  # noqa: F401 - its writer imports it at the first step otherwise
 
     def train(self) -> Record:
