@@ -116,7 +116,8 @@ class _Terminal:
         self._closed.set()
 
     def _report(self) -> None:
-        from .cluster.jobs import JobWatch, listed
+        from .cluster.job_watch import JobWatch
+        from .cluster.jobs import listed
 
         watches: dict[str, JobWatch] = {}
         while not self._closed.wait(REPORT_SECONDS):

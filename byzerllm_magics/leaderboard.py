@@ -17,7 +17,7 @@ import pandas as pd
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers import disk, follow
 
-from .cluster.jobs import JobWatch
+from .cluster.job_watch import JobWatch
 from .estimate_card import size
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def leaderboard(jobs: Sequence[Job], by: str | None = None) -> Leaderboard:
         near = difflib.get_close_matches(by, board.columns, n=1)
         do = f"did you mean {near[0]}?" if near else f"there are: {', '.join(board.columns)}"
         raise ByzerError(f"no column {by!r} to sort by", do=do)
+    board.attrs["by"] = by
     ascending = by.rpartition(".")[2] in LOSSES or not pd.api.types.is_numeric_dtype(board[by])
     return Leaderboard(board.sort_values(by, ascending=ascending, na_position="last", kind="stable"))
 
@@ -98,7 +99,7 @@ def _row(job: Job) -> Record:
         "step": state.step,
         "of": state.total_steps,
         "loss": state.last("loss"),
-        "eval_loss": follow.evaluation_of(watch.steps, watch.model_step).get("eval_loss"),
+        "eval_loss": watch.curve.eval_loss(watch.model_step),
         **_measured(job.folder.evaluations()),
         "disk": disk.size(job.folder.root),
         "seconds": round(state.elapsed(time.time()) or 0, 1),
@@ -128,7 +129,7 @@ def _narrow(board: pd.DataFrame) -> pd.DataFrame:
     texts = {
         str(name): [_text(str(name), row) for row in board.to_dict("records")]
         for name in board.columns
-        if name not in (*HIDDEN, *left_out)
+        if name not in (*HIDDEN, *left_out) or name == board.attrs.get("by")
     }
     return pd.DataFrame(texts)
 
@@ -142,7 +143,8 @@ def _text(column: str, row: Mapping[Any, Any]) -> str:
     if column == "disk":
         return size(value)
     if column == "base":
-        return Path(value).name
+        path = Path(value)
+        return f"{path.parent.name}/{path.name}" if path.name == "model" else path.name  # another job's result
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from byzerllm_trainers import follow
 
-from .cluster.jobs import Job, JobWatch
+from .cluster.job_watch import JobWatch
+from .cluster.jobs import Job
 
 if TYPE_CHECKING:
     from .widgets.job_state import JobState

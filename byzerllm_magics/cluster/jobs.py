@@ -1,28 +1,30 @@
-"""Training jobs as a kernel sees them: handles by name, the list of known jobs, and what a view shows."""
+"""Training jobs as a kernel sees them: handles by name, and the list of known jobs."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers import follow
-from byzerllm_trainers.job_folder import FINAL_STATES, JobFolder, Record, extend_steps, read_json, write_json
+from byzerllm_trainers.job_folder import (
+    FINAL_STATES,
+    JobFolder,
+    Record,
+    read_json,
+    write_json,
+)
 
 from ..paths import shown
 from ..state_folder import state_folder
-from ..widgets.job_state import SERIES, JobState
 from .connection import connect, is_connected
+from .job_watch import JobWatch
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LIVENESS_SECONDS = 5.0
-"""How often a silent job's coordinator is looked for."""
 
 
 class Job:
@@ -107,6 +109,12 @@ class Job:
 
         return pd.DataFrame(self.folder.metrics())
 
+    def samples(self) -> pd.DataFrame:
+        """Return what the model answered the ``sample_prompts``: attempt, step, prompt, answer."""
+        import pandas as pd
+
+        return pd.DataFrame(self.folder.samples(), columns=["attempt", "step", "prompt", "answer"])
+
     def result(self) -> Record:
         """Return the result row as far as the job is."""
         return follow.result_row(self.folder)
@@ -177,94 +185,3 @@ def listed() -> list[Job]:
 def running() -> list[str]:
     """Names of those that go on."""
     return [job.name for job in listed() if job.state not in (*FINAL_STATES, "lost")]
-
-
-class JobWatch:
-    """Keeps a `JobState` in step with a job's folder; each look reads only what is new.
-
-    Args:
-        folder: The job's folder.
-        is_alive: Whether a job's coordinator lives; asked now and then while the folder is silent.
-
-    Attributes:
-        state: What a view shows.
-        steps: The records of metrics.jsonl so far, each step once.
-        model_step: The step whose weights the job ended with; None: it has not ended.
-    """
-
-    def __init__(self, folder: JobFolder, is_alive: Callable[[JobFolder], bool] | None = None) -> None:
-        request = folder.request()
-        method = str(request["parameters"]["pretrainedModelType"]).partition("/")[0]
-        self._folder, self._is_alive = folder, is_alive
-        self._metrics = follow.Cursor(folder.root / "metrics.jsonl")
-        self._events = follow.Cursor(folder.root / "events.jsonl")
-        self.steps: list[Record] = []
-        self.model_step: int | None = None
-        self._board, self._notes = "", list[str]()
-        self._heard = time.monotonic()
-        self.state = JobState(folder.name, shown(folder.root), method, workers=int(request["workers"]))
-
-    def look(self) -> JobState:
-        """Read what is new and return the state."""
-        records, events = self._metrics.advance(), self._events.advance()
-        for event in events:
-            self._apply(event)
-        if records:
-            self._extend(records)
-        if records or events:
-            self._heard = time.monotonic()
-        elif self.state.active and self._is_alive and time.monotonic() - self._heard > LIVENESS_SECONDS:
-            self._heard = time.monotonic()
-            if not self._is_alive(self._folder) and self._folder.ending() is None:
-                self.state.state = "failed"
-                self.state.message = f"its coordinator is gone: %byzerllm resume {self._folder.name} goes on"
-        return self.state
-
-    def _apply(self, event: Record) -> None:
-        state, name = self.state, event["event"]
-        state.attempt = int(event["attempt"])
-        state.started = state.started or event["time"]
-        if name == "checkpoint":
-            state.checkpoints = sorted({*state.checkpoints, int(event["step"])})
-            return
-        if name == "note":
-            self._notes.append(event["message"])
-            state.message = _joined(state.message, event["message"])
-            return
-        if name == "prepared":
-            said = [_said(k, v) for k, v in event.items() if k not in ("event", "time", "attempt", "reused") and v]
-            said += [f"tokenised before by {event['reused']}"] if "reused" in event else []
-            state.message = ", ".join(said)
-            return
-        state.state, state.finished, self.model_step = name, None, None
-        state.total_steps = event.get("total_steps", state.total_steps)
-        self._board = event.get("tensorboard", self._board)
-        state.message = event.get(
-            "message", self._board and f"TensorBoard: {self._board}" if name == "running" else state.message
-        )
-        if name == "restarting" and "lost" not in event:  # resumed, perhaps to another end
-            state.total_steps = None
-        if name in FINAL_STATES:
-            state.finished = event["time"]
-            self.model_step = event.get("model_step")
-            state.message = event["error"][0] if name == "failed" else event.get("message", "")
-        state.message = _joined(state.message, *self._notes)
-
-    def _extend(self, records: list[Record]) -> None:
-        """Append steps, and lay them out as the views draw them."""
-        import numpy as np
-
-        extend_steps(self.steps, records)
-        self.state.step = int(self.steps[-1]["step"])
-        floats = {name: np.array([step[name] for step in self.steps], dtype=np.float64) for name in SERIES}
-        self.state.series = {"step": np.array([step["step"] for step in self.steps], dtype=np.int64), **floats}
-
-
-def _joined(*sentences: str) -> str:
-    return "; ".join(dict.fromkeys(filter(None, sentences)))
-
-
-def _said(key: str, value: Any) -> str:
-    """Return an entry of the ``prepared`` event as a person reads it: how many, or which."""
-    name = key.replace("_", " ")
-    return f"{name} {value}" if isinstance(value, str) else f"{value:,} {name}"

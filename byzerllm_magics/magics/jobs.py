@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import fnmatch
+from typing import TYPE_CHECKING, Any
+
+from byzerllm_adapters.errors import ByzerError
 
 from .dispatch import Context, Parser
+
+if TYPE_CHECKING:
+    from ..cluster.jobs import Job
 
 
 def parser() -> Parser:
     """How to sort, what to bind, and what to remove."""
     parser = Parser("jobs")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="only these; * stands for any characters")
     parser.add_argument("--by", metavar="COLUMN", help="the best by this column first, e.g. eval_loss")
     parser.add_argument("-o", "--output", metavar="NAME", help="bind the DataFrame to this variable")
     parser.add_argument("--clean", action="store_true", help="say what ended jobs hold on the disk and do not need")
@@ -24,11 +31,24 @@ def call(context: Context) -> Any:
         return None
     from ..leaderboard import leaderboard
 
-    board = leaderboard(context.session.jobs(), context.options.by)
+    board = leaderboard(_chosen(context), context.options.by)
     context.bind(context.options.output, board)
     for name in board.loc[board["state"] == "lost", "name"]:
         print(f'{name} lost its cluster: "%byzerllm resume {name}" goes on from its last checkpoint')
     return board
+
+
+def _chosen(context: Context) -> list[Job]:
+    """Return the jobs that the line names, or all.
+
+    Raises:
+        ByzerError: a name fits none.
+    """
+    jobs, patterns = context.session.jobs(), context.options.jobs
+    for pattern in patterns:
+        if not fnmatch.filter([job.name for job in jobs], pattern):
+            raise ByzerError(f"no job {pattern!r}", do='"%byzerllm jobs" lists them all; * stands for any characters')
+    return [job for job in jobs if not patterns or any(fnmatch.fnmatchcase(job.name, each) for each in patterns)]
 
 
 def _clean(context: Context) -> None:
@@ -38,7 +58,7 @@ def _clean(context: Context) -> None:
     from ..estimate_card import size
 
     total, remove = 0, context.options.yes
-    for job in context.session.jobs():
+    for job in _chosen(context):
         paths = disk.dispensable(job.folder)
         if not paths:
             continue

@@ -31,7 +31,7 @@ class JobCard(LiveView):
 
     Traits:
         card: What is shown: name, method, state, active, message, workers, attempt, step, total_steps,
-            elapsed and remaining (seconds or None), folder, and the newest value of each series.
+            elapsed and remaining (seconds or None), folder, samples, and the newest value of each series.
         notice: One line about a request to stop that could not be carried out.
     """
 
@@ -63,6 +63,7 @@ class JobCard(LiveView):
             card = {
                 **{name: getattr(state, name) for name in ("name", "method", "state", "active", "message")},
                 **{name: getattr(state, name) for name in ("workers", "attempt", "step", "total_steps", "folder")},
+                "samples": state.samples,
                 **{name: finite_or_none(state.last(name)) for name in SERIES},
                 "stoppable": state.active and self._stop is not None,
             }

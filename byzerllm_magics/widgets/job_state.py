@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ class JobState:
         finished: When it ended, unix seconds; None while it is active.
         series: "step" (int64) and each of `SERIES` (float64), all of one length, steps ascending.
         checkpoints: Steps of the committed checkpoints.
+        samples: The newest answers to the user's ``sample_prompts``: "step", "prompt" and "answer" of each.
 
     """
 
@@ -52,6 +53,7 @@ class JobState:
     finished: float | None = None
     series: dict[str, np.ndarray] = field(default_factory=dict)
     checkpoints: list[int] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def active(self) -> bool:

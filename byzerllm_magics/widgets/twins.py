@@ -69,12 +69,20 @@ def job_summary(state: JobState) -> str:
     speed = state.last("tokens_per_second")
     if speed is not None:
         lines.append(f"speed      {speed:,.0f} tokens/s")
+    for sample in state.samples:
+        lines.append(f"sample     {_short(sample['prompt'])} → {_short(sample['answer'])} (step {sample['step']:,})")
     elapsed = state.elapsed(time.time())
     if elapsed is not None:
         lines.append(f"time       {elapsed:,.0f} s")
     finished = state.state == "finished"
     lines.append(f"model      {state.folder}/model" if finished else f"job        {state.folder}")
     return "\n".join(lines)
+
+
+def _short(text: str, width: int = 60) -> str:
+    """Return a text in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def steps_done(state: JobState) -> str:

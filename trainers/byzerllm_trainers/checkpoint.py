@@ -29,22 +29,35 @@ def ranks_of(checkpoint: Path) -> int:
     return len(list(checkpoint.glob("random-*.pt")))
 
 
+def step_of(checkpoint: Path) -> int:
+    """Return the step that a committed checkpoint is of."""
+    return int(read_json(checkpoint / "manifest.json")["step"])
+
+
 def find_checkpoint(place: str, key: str = "resume_from_checkpoint") -> Path:
     """Return the checkpoint that a value of ``key`` means: itself, or a job folder's newest whole one.
 
     Raises:
-        ByzerError: there is none.
+        ByzerError: there is none, and why.
     """
     path = Path(place).expanduser().absolute()
-    candidates = [path] if (path / "manifest.json").is_file() else list(reversed(committed(JobFolder(path))))
+    folder = JobFolder(path)
+    candidates = [path] if (path / "manifest.json").is_file() else list(reversed(committed(folder)))
+    damages = {}
     for candidate in candidates:
-        if is_whole(candidate):
+        if not (found := damage(candidate)):
             return candidate
-    raise ByzerError(
-        f"there is no whole checkpoint at {place}",
-        where=f"in {key}",
-        do="give a job's folder, or one of its checkpoints/step-N",
-    )
+        damages[candidate] = found
+    do = "give a job's folder, or one of its checkpoints/step-N"
+    if damages:
+        newest, found = next(iter(damages.items()))
+        raise ByzerError(f"{key}: {newest.name} is damaged, {found}, and there is no other", where=place, do=do)
+    if folder.exists():
+        do = f'it saves every save_steps and at its end; begin with what it has: localModelDir="{folder.model}"'
+        if not folder.model.exists():
+            do = f'"%byzerllm resume {folder.name}" begins it again'
+        raise ByzerError(f"{key}: job {folder.name} has saved no checkpoint", where=place, do=do)
+    raise ByzerError(f"there is no whole checkpoint at {place}", where=f"in {key}", do=do)
 
 
 def best_checkpoint(folder: JobFolder, metric: str) -> Path | None:

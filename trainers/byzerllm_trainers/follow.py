@@ -28,18 +28,23 @@ class Cursor:
         self._path, self._offset = path, 0
 
     def advance(self) -> list[Record]:
+        """Return the records of the new whole lines."""
+        return [json.loads(line) for line in self.read().splitlines()]
+
+    def read(self) -> bytes:
         """Return the new whole lines."""
         try:
             size = self._path.stat().st_size
         except FileNotFoundError:
-            return []
+            return b""
         if size == self._offset:
-            return []
+            return b""
         with self._path.open("rb") as handle:
             handle.seek(self._offset)
-            whole = handle.read().rpartition(b"\n")
-        self._offset += len(whole[0]) + len(whole[1])
-        return [json.loads(line) for line in whole[0].splitlines() if line]
+            new = handle.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return whole
 
 
 def is_alive(folder: JobFolder) -> bool:

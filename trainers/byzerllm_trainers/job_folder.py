@@ -6,6 +6,7 @@ leases/N            each attempt's claim and its owner, made exclusively: no two
 metrics.jsonl       one line a step, keyed (attempt, step); a reader keeps the latest attempt of a step
 events.jsonl        started, checkpoint, worker lost, resumed, finished, failed
 evaluations.jsonl   one line an evaluation of the job's models on a table
+samples.jsonl       one line an answer to one of the user's prompts
 data/ checkpoints/step-N/ logs/ tensorboard/ model/
 .reserve            space that is given up to say that the disk is full
 """
@@ -28,6 +29,8 @@ Record = dict[str, Any]
 """One line of metrics.jsonl or events.jsonl."""
 
 FINAL_STATES = ("finished", "failed", "stopped")
+
+SAMPLES_FILE = "samples.jsonl"
 
 RESERVE_BYTES = 65_536
 
@@ -180,7 +183,7 @@ class JobFolder:
     # -- records ----------------------------------------------------------------------------------------
 
     def append(self, file: str, records: Iterable[Record], *, last_words: bool = False) -> None:
-        """Append ``records`` to ``metrics.jsonl``, ``events.jsonl`` or ``evaluations.jsonl``: all of them, or none.
+        """Append ``records`` to one of the folder's JSON-lines files: all of them, or none.
 
         Args:
             file: Its name.
@@ -208,6 +211,10 @@ class JobFolder:
     def evaluations(self) -> list[Record]:
         """What `action="evaluate"` found for the job's models, the oldest first."""
         return list(_lines(self.root / "evaluations.jsonl"))
+
+    def samples(self) -> list[Record]:
+        """All answers to the user's prompts, the oldest first."""
+        return list(_lines(self.root / SAMPLES_FILE))
 
     def events(self) -> list[Record]:
         """All events in the order in which they happened."""

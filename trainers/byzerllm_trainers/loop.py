@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from byzerllm_adapters.errors import ByzerError
 
 from .early_stopping import EarlyStopping
+from .elsewhere import check_end
 from .engine import Rank, optimizer_step, precision, start_engine
 from .evaluation import evaluate
 from .flops import model_flops
@@ -303,12 +304,7 @@ def _begin_elsewhere(engine: Any, place: str | None, folder: JobFolder, rank: Ra
     if place is None:
         return 0
     step = resume_elsewhere(engine, place, folder, rank.index)
-    if step >= total_steps:
-        raise ByzerError(
-            f"the checkpoint is at step {step}, and this job ends at step {total_steps}",
-            where=place,
-            do="ask for more epochs or a higher max_steps: they count from the start of the first job",
-        )
+    check_end(step, total_steps, place)
     return step
 
 

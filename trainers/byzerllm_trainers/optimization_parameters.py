@@ -9,94 +9,31 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
-from pydantic.config import JsonDict
 
-from byzerllm_adapters.parameters import JsonObject, Parameters, Text, load_json, problem
+from byzerllm_adapters.parameters import JsonObject, Parameters, Text, problem
 
+from .argument_types import (
+    EPOCHS,
+    OPTIMIZER_NOTES,
+    ROWS,
+    STEPS,
+    TOKENS,
+    AdamBeta2,
+    AdapterType,
+    FinetuningType,
+    LearningRate,
+    LoraDropout,
+    ModuleNames,
+    Optimizer,
+    ResizeVocab,
+    Schedule,
+    WeightDecay,
+    no_limit,
+    read_prompts,
+    with_a_reference,
+)
 from .refused_arguments import REFUSED, REFUSED_FOR_DPO, REFUSED_FOR_SFFT, REFUSED_FOR_SFT
 from .schedules import SCHEDULES, unknown_options
-
-LearningRate = Annotated[
-    float, Field(gt=0, description="The highest learning rate of the schedule, reached after the warmup.")
-]
-WeightDecay = Annotated[float, Field(ge=0, description="Decoupled weight decay; norms and biases have none.")]
-AdamBeta2 = Annotated[float, Field(ge=0, lt=1, description="AdamW's decay rate of the squared gradients' average.")]
-LoraDropout = Annotated[
-    float,
-    Field(
-        ge=0,
-        lt=1,
-        validation_alias=AliasChoices("lora_dropout", "dropout"),
-        description="Dropout before the LoRA matrices.",
-    ),
-]
-ResizeVocab = Annotated[
-    bool,
-    Field(
-        validation_alias=AliasChoices("resize_vocab", "resize_token_embeddings"),
-        description="Give tokens that the model lacks an embedding, the mean of the others.",
-    ),
-]
-TOKENS: JsonDict = {"unit": "tokens"}
-STEPS: JsonDict = {"unit": "steps"}
-EPOCHS: JsonDict = {"unit": "epochs"}
-ROWS: JsonDict = {"unit": "rows"}
-
-Schedule = Literal[
-    "cosine",
-    "linear",
-    "constant",
-    "constant_with_warmup",
-    "cosine_with_restarts",
-    "polynomial",
-    "inverse_sqrt",
-]
-Optimizer = Literal[
-    "adamw_torch",
-    "adamw_torch_fused",
-    "sgd",
-    "adafactor",
-    "adamw_bnb_8bit",
-    "paged_adamw_32bit",
-    "paged_adamw_8bit",
-]
-AdapterType = Literal["lora", "dora", "qlora"]
-FinetuningType = Literal["lora", "dora", "qlora", "full"]
-OPTIMIZER_NOTES: JsonDict = {
-    "paged_adamw_32bit": "paged where the workers have GPUs; on CPUs it is adamw_torch, which computes the same"
-}
-
-
-def _no_limit(value: object) -> object:
-    """Read transformers' way of saying that there is no limit."""
-    return None if str(value).strip() == "-1" else value
-
-
-def _names(value: object) -> object:
-    """Read names as a cell may write them: one, several with commas, or a JSON list."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        return load_json(value)
-    return [name for name in (part.strip() for part in value.split(",")) if name]
-
-
-def _prompts(value: object) -> object:
-    """Read prompts as a cell may write them: a JSON list, or one prompt as it is."""
-    if not isinstance(value, str):
-        return value
-    return load_json(value) if value.lstrip().startswith("[") else [value]
-
-
-def _with_a_reference(value: object) -> object:
-    """Refuse to train the weights that preference tuning compares with."""
-    if value == "full":
-        what = "leaves nothing of the base as the reference that preference tuning compares with"
-        raise problem(what, 'write "lora", "dora" or "qlora", or train every weight with sft/… first')
-    return value
-
-
-ModuleNames = Annotated[list[str], BeforeValidator(_names)]
 
 
 class OptimizationParameters(Parameters):
@@ -139,7 +76,7 @@ class OptimizationParameters(Parameters):
     )
 
     # -- how much is computed at a time, and how long --
-    max_steps: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_no_limit)] = Field(
+    max_steps: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(no_limit)] = Field(
         None, description="End after so many steps; none or -1: after all epochs.", json_schema_extra=STEPS
     )
     per_device_train_batch_size: int = Field(
@@ -236,7 +173,7 @@ class OptimizationParameters(Parameters):
     )
 
     # -- samples --
-    sample_prompts: Annotated[list[str], BeforeValidator(_prompts)] = Field(
+    sample_prompts: Annotated[list[str], BeforeValidator(read_prompts)] = Field(
         default_factory=list, description="Prompts that the model answers while it trains, greedily: a JSON list."
     )
     sample_steps: int = Field(
@@ -400,7 +337,7 @@ class DpoParameters(FineTuningParameters):
     hint: ClassVar[str] = "learn preferences"
 
     learning_rate: LearningRate = 5e-6
-    finetuning_type: Annotated[AdapterType, BeforeValidator(_with_a_reference)] = Field(
+    finetuning_type: Annotated[AdapterType, BeforeValidator(with_a_reference)] = Field(
         "lora", description="The adapter: lora, dora, or qlora (on a base in 4 bits, NF4); the base is the reference."
     )
     lora_dropout: LoraDropout = 0.0

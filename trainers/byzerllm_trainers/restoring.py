@@ -9,8 +9,18 @@ from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
 
-from .checkpoint import STATE, best_checkpoint, committed, damage, find_checkpoint, random_file, ranks_of, sweep
-from .job_folder import JobFolder, read_json
+from .checkpoint import (
+    STATE,
+    best_checkpoint,
+    committed,
+    damage,
+    find_checkpoint,
+    random_file,
+    ranks_of,
+    step_of,
+    sweep,
+)
+from .job_folder import JobFolder
 from .reshaping import load_reshaped
 
 UNIVERSAL = ".universal"
@@ -50,7 +60,7 @@ def resume_elsewhere(engine: Any, place: str, folder: JobFolder, rank: int) -> i
         raise ByzerError(
             f"this checkpoint does not fit the model: {reason[min(1, len(reason) - 1)].strip()}",
             where=str(path),
-            do="train the same model with the same lora_rank, optim and precision",
+            do="train the same model with the same finetuning_type, lora_rank, optim, precision and ZeRO stage",
         ) from error
 
 
@@ -88,7 +98,7 @@ def _restore(engine: Any, checkpoint: Path, folder: JobFolder, rank: int) -> int
         _restore_random_state(torch.load(random_file(checkpoint, rank), weights_only=True))
     else:  # other ranks have other random states: each goes on with that of its seed
         load_reshaped(engine, checkpoint, folder.checkpoints / UNIVERSAL, rank)
-    return int(read_json(checkpoint / "manifest.json")["step"])
+    return step_of(checkpoint)
 
 
 def _agreed(choice: Path | None) -> Path | None:

@@ -17,7 +17,6 @@ from byzerllm_adapters.parameters import read
 
 from . import recipe
 from .check_model import check_model
-from .checkpoint import find_checkpoint
 from .corpus import (
     EVAL_ROWS_FILE,
     ROWS_FILE,
@@ -31,6 +30,7 @@ from .corpus import (
 from .data_files import format_of_files
 from .deepspeed_config import check_batch_size
 from .device import check_device
+from .elsewhere import check_beginning
 from .job_folder import JobFolder
 from .job_request import JobRequest
 from .loop_settings import LoopSettings, loop_settings
@@ -141,7 +141,7 @@ def check_request(
     registry.check_name(train.family)
     settings = loop_settings(train)  # refuses contradictions
     if settings.resume_from is not None:
-        find_checkpoint(settings.resume_from)
+        check_beginning(train, settings)
     if get_model is None:
         check_model(train)
     elif not train.sfft.tokenizer_path:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from byzerllm_adapters.errors import ByzerError
 
-from .job_folder import JobFolder, Record
+from .job_folder import SAMPLES_FILE, JobFolder, Record
 from .job_request import read_request
 from .processes import Place, this_process
 from .versions import installed_versions
@@ -209,9 +209,9 @@ class Worker:
         self._folder.append("events.jsonl", [record])
 
     def keep_samples(self, answers: Sequence[Record]) -> None:
-        """Append what the model answered to ``samples.jsonl``."""
+        """Append what the model answered to the job's samples."""
         self.fence()
-        self._folder.append("samples.jsonl", [{"attempt": self._attempt, **answer} for answer in answers])
+        self._folder.append(SAMPLES_FILE, [{"attempt": self._attempt, **answer} for answer in answers])
 
     def is_asked_to_stop(self) -> bool:
         """Whether somebody has called `stop`."""

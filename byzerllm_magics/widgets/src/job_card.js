@@ -19,12 +19,13 @@ class Card {
     this.bar = h("div", { class: "byzer-bar", role: "progressbar", "aria-label": "Steps done", "aria-valuemin": "0" }, this.done);
     this.message = h("p", { class: "byzer-message" });
     this.notice = h("p", { class: "byzer-message byzer-notice", role: "alert" });
+    this.samples = h("div", { class: "byzer-samples" });
     const facts = ["Step", "Loss", "Speed", "Elapsed", "Left", "Workers", "Folder"].map((label) => {
       this.values[label] = h("span");
       return h("span", {}, h("span", { class: "byzer-quiet" }, label), " ", this.values[label]);
     });
     root.append(h("div", { class: "byzer-head" }, this.name, this.method, this.badge, this.actions), this.bar,
-      h("div", { class: "byzer-facts" }, ...facts), this.message, this.notice);
+      h("div", { class: "byzer-facts" }, ...facts), this.message, this.notice, this.samples);
   }
 
   /** Show what the kernel sent. */
@@ -50,8 +51,16 @@ class Card {
     this.values.Folder.title = card.folder;
     this.message.textContent = card.message;
     this.message.hidden = !card.message;
+    this.showSamples(card.samples ?? []);
     this.offerStop();
     this.tick();
+  }
+
+  /** Show the newest answers to the user's own prompts. */
+  showSamples(samples) {
+    this.samples.hidden = !samples.length;
+    this.samples.replaceChildren(...samples.map(({ step, prompt, answer }) => h("p", { title: `step ${count(step)}` },
+      h("span", { class: "byzer-quiet" }, `${prompt} → `), answer)));
   }
 
   /** Set one fact; null hides it. */
