@@ -35,6 +35,9 @@ ENVIRONMENT = {
     "RAY_SERVE_LOG_TO_STDERR": "0",  # Serve's own remarks would land in the cell that runs
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "0",  # it comes up beside the rest: "ray start" takes 11 s, 15 s when it waits
     "RAY_agent_register_timeout_ms": "120000",  # on a busy machine a raylet would give up its agents, and end
+    # a node whose processes are gone is dead after a second, and not after 17; one that is slow has 10 s an answer
+    "RAY_health_check_period_ms": "250",
+    "RAY_health_check_failure_threshold": "3",
     # an idle cluster with one model takes 10 % of a core with these two, 14 % without
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
     "RAY_enable_metrics_collection": "0",

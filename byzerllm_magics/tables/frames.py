@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers.corpus import is_dataset
 
+from .kinds import kinds
+
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
@@ -72,6 +74,8 @@ def _column(series: pd.Series[Any], called: str) -> pa.ChunkedArray:
 
 def _mixed_types(series: pd.Series[Any], called: str, error: Exception) -> ByzerError:
     """Say which row is the first that does not go with those before it: the shortest beginning that fails."""
+    if any(isinstance(value, list | dict) for value in series) and (clash := _nested_clash(series)):
+        return ByzerError(f"{called}: {clash}", do="give it one type in all rows")
     fits, fails = 0, len(series)
     while fails - fits > 1:
         middle = (fits + fails) // 2
@@ -87,6 +91,17 @@ def _mixed_types(series: pd.Series[Any], called: str, error: Exception) -> Byzer
         where=_clipped(str(error.args[0] if error.args else error), 120),
         do=f"give the column one type, e.g. df[{label!r}] = df[{label!r}].astype(str)",
     )
+
+
+def _nested_clash(series: pd.Series[Any]) -> str:
+    """Return which value inside a nested column is of another kind than one before it; empty: none is."""
+    known: dict[str, tuple[str, int]] = {}
+    for row, value in enumerate(series):
+        for path, kind in kinds(value, str(series.name)):
+            first, at = known.setdefault(path, (kind, row))
+            if first != kind:
+                return f"{path} is {kind} in row {row}, and {first} in row {at}"
+    return ""
 
 
 def _converts(series: pd.Series[Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from byzerllm_adapters.errors import ByzerError
 
 from .blocks import with_blocks
 from .files import File, readable
+from .kinds import kind_of, kinds
 from .text_encoding import in_encoding
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
 
 def _malformed(file: File, opened: Callable[[], Any], unit: str, error: Exception) -> ByzerError:
     """Say which object it is, by reading them again one after another."""
-    kinds: dict[str, tuple[str, int]] = {}
+    known: dict[str, tuple[str, int]] = {}
     with opened() as stream:
         for number, line in enumerate(io.TextIOWrapper(stream, "utf-8-sig"), 1):
             place = f"{file.name}, {unit} {number:,}"
@@ -118,29 +119,10 @@ def _malformed(file: File, opened: Callable[[], Any], unit: str, error: Exceptio
                 do = 'multiLine="true" reads objects over several lines' if open_ended else "write one object a line"
                 return ByzerError(f"{place}, column {problem.colno}: {problem.msg}", where=shown, do=do)
             if not isinstance(value, dict):
-                return ByzerError(f"{place} holds {_kind(value)}, not an object", where=shown)
-            for path, kind in _kinds(value):
-                first, at = kinds.setdefault(path, (kind, number))
+                return ByzerError(f"{place} holds {kind_of(value)}, not an object", where=shown)
+            for path, kind in kinds(value):
+                first, at = known.setdefault(path, (kind, number))
                 if first != kind:
                     what = f"{place}: {path} is {kind}, and {first} in {unit} {at:,}"
                     return ByzerError(what, where=shown, do="give the key one type in all rows")
     return ByzerError(f"{file.name} cannot be read as JSON", where=" ".join(str(error).split())[:160])
-
-
-def _kinds(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the path of each value inside and what it is; nothing for null, which goes with anything."""
-    if value is None:
-        return
-    if path:
-        yield path, _kind(value)
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _kinds(inner, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _kinds(inner, f"{path}[]")
-
-
-def _kind(value: Any) -> str:
-    kinds = {bool: "a truth value", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return kinds.get(type(value), "null")

@@ -40,7 +40,7 @@ def test_24_gpus_on_three_nodes_are_one_rank_each_and_meet_at_rank_0(session: Se
     with nodes(*[{"CPU": 1, "GPU": 8}] * 3):
         try:
             assert gang.place(print, lambda: False)
-            places = gang.start(installed_versions())
+            places = gang.start(installed_versions(), lambda: False)
         finally:
             gang.end()
     assert len({(place.node, place.devices) for place in places}) == 24, "each has a card of its own"

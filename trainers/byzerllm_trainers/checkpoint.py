@@ -62,10 +62,15 @@ def find_checkpoint(place: str, key: str = "resume_from_checkpoint") -> Path:
 
 def best_checkpoint(folder: JobFolder, metric: str) -> Path | None:
     """Return the committed checkpoint with the best evaluation, the earliest of equals; None when none has one."""
+    return next(iter(best_first(folder, metric)), None)
+
+
+def best_first(folder: JobFolder, metric: str) -> list[Path]:
+    """Return the committed checkpoints that have an evaluation, the best first, the earlier of equals first."""
     scored = [(path, _metrics(path).get(metric)) for path in committed(folder)]
     known = [(path, float(score)) for path, score in scored if score is not None]
     sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
-    return min(known, key=lambda one: sign * one[1])[0] if known else None
+    return [path for path, _ in sorted(known, key=lambda one: sign * one[1])]
 
 
 def committed(folder: JobFolder) -> list[Path]:

@@ -252,7 +252,7 @@ class Coordinator:
         try:
             if not gang.place(self._say_what_is_missing, self._stop.is_set):
                 return self._stopped()
-            gang.start(self._versions)
+            gang.start(self._versions, self._stop.is_set)
             gang.load()
             self._gang = gang
             self._finish_preparing()

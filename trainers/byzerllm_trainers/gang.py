@@ -34,7 +34,7 @@ REPLICA = "SERVE_REPLICA::"
 
 
 class EndedNow(Exception):
-    """The user wants the job to end without a checkpoint."""
+    """The user wants the job to end, and there is nothing to save, or nothing is to be."""
 
 
 class Gang:
@@ -77,13 +77,15 @@ class Gang:
                 told = True
         return True
 
-    def start(self, versions: Mapping[str, str]) -> list[Place]:
+    def start(self, versions: Mapping[str, str], is_stopped: Callable[[], bool]) -> list[Place]:
         """Start the workers, and tell them where to meet; return where they are, by rank.
 
         Args:
             versions: Of Python and the key libraries where the job was asked for; the workers' have to be the same.
+            is_stopped: Asked while they are waited for: a node that has just died may keep one from its place.
 
         Raises:
+            EndedNow: ``is_stopped`` said so.
             WorkerLost: one died before it could train.
             ByzerError: a node does not see the job's folder, or has other versions.
         """
@@ -91,9 +93,9 @@ class Gang:
 
         try:
             self.workers = [self._create(rank) for rank in range(self._request.workers)]
-            self._places = ray.get([worker.place.remote() for worker in self.workers])
+            self._places = _answers([worker.place.remote() for worker in self.workers], is_stopped)
             check_versions(versions, {place.node: place.versions for place in self._places})
-            ray.get([worker.meet.remote(self._places) for worker in self.workers])
+            _answers([worker.meet.remote(self._places) for worker in self.workers], is_stopped)
         except ray.exceptions.RayActorError:
             raise WorkerLost("a worker died before it could train") from None
         except ray.exceptions.RayTaskError as error:
@@ -190,6 +192,19 @@ class Gang:
         with contextlib.suppress(ByzerError):  # then they are killed
             for rank in range(len(self.workers)):
                 wait_until_free(f"W-{rank}-{self._folder.name}")
+
+
+def _answers(asked: list[Any], is_stopped: Callable[[], bool]) -> list[Any]:
+    """Return what workers answer, unless the job is stopped before all have. Raises what one of them raises."""
+    import ray
+
+    waiting = asked
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=LOOK_SECONDS)
+        ray.get(done)
+        if waiting and is_stopped():
+            raise EndedNow
+    return list(ray.get(asked))
 
 
 def wait_until_free(name: str) -> None:

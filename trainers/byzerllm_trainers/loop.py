@@ -178,7 +178,9 @@ def train(
         losses = [record["loss"] if math.isnan(losses[0]) else losses[0], record["loss"]]
         enough = run.conclude(record, asked=asked)
     finished = enough or step >= total_steps
-    best = restore_best(engine, folder, settings.best_by, rank.index) if finished and settings.best_by else step
+    best = step
+    if finished and settings.best_by:
+        best = restore_best(engine, folder, settings.best_by, rank.index, step=step, tell=observer.note)
     outcome = Outcome(
         state="finished" if finished else "stopped",
         message=run.stopping.message if enough else "",

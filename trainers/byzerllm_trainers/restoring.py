@@ -11,7 +11,7 @@ from byzerllm_adapters.errors import ByzerError
 
 from .checkpoint import (
     STATE,
-    best_checkpoint,
+    best_first,
     committed,
     damage,
     find_checkpoint,
@@ -64,11 +64,29 @@ def resume_elsewhere(engine: Any, place: str, folder: JobFolder, rank: int) -> i
         ) from error
 
 
-def restore_best(engine: Any, folder: JobFolder, metric: str, rank: int) -> int:
-    """Restore the checkpoint that is best by ``metric`` and return its step; every rank calls this."""
-    path = _agreed(best_checkpoint(folder, metric) if rank == 0 else None)
-    assert path is not None, "the last step's is there"
-    return _restore(engine, path, folder, rank)
+def restore_best(
+    engine: Any, folder: JobFolder, metric: str, rank: int, *, step: int, tell: Callable[[str], None]
+) -> int:
+    """Restore the whole checkpoint that is best by ``metric`` and return its step; every rank calls this.
+
+    Args:
+        engine: The DeepSpeed engine.
+        folder: The job's.
+        metric: A key of `evaluation.HIGHER_IS_BETTER`.
+        rank: This process's rank.
+        step: That of the weights which the engine holds: they stay when no checkpoint is whole.
+        tell: Called on rank 0 for each damaged one with a sentence for the user.
+    """
+    path = _agreed(_best_whole(folder, metric, tell) if rank == 0 else None)
+    return step if path is None else _restore(engine, path, folder, rank)
+
+
+def _best_whole(folder: JobFolder, metric: str, tell: Callable[[str], None]) -> Path | None:
+    for path in best_first(folder, metric):
+        if not (found := damage(path)):
+            return path
+        tell(f"checkpoint {path.name}, the best by {metric}, is damaged and not used: {found}")
+    return None
 
 
 def _newest_whole(folder: JobFolder, tell: Callable[[str], None], fence: Callable[[], None]) -> Path | None:

@@ -44,13 +44,27 @@ def test_whatever_has_an_arrow_stream_is_a_frame() -> None:
 
 @pytest.mark.parametrize(
     ("values", "row"),
-    [(["a", "b", 3], 2), ([1, 2, "x", "y"], 2), ([{"a": 1}, {"a": "x"}], 1), ([object()], 0), ([1] * 700 + ["z"], 700)],
+    [(["a", "b", 3], 2), ([1, 2, "x", "y"], 2), ([object()], 0), ([1] * 700 + ["z"], 700)],
 )
 def test_a_column_of_several_types_is_named_with_its_first_such_row(values: list[Any], row: int) -> None:
     with pytest.raises(ByzerError, match=rf"table 'df', column 'x': row {row} holds ") as caught:
         arrow_of(pd.DataFrame({"ok": range(len(values)), "x": pd.Series(values, dtype=object)}), "df")
     assert len(caught.value.render()) <= 5
     assert "df['x'].astype(str)" in caught.value.do
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ([[{"a": 1}], [{"a": 2}, {"a": "x"}]], r"x\[\].a is text in row 1, and a number in row 0"),
+        ([[{"a": None}], "none"], "x is text in row 1, and a list in row 0"),
+        ([[{"a": "b"}, {"a": ["c"]}]], r"x\[\].a is a list in row 0, and text in row 0"),
+    ],
+)
+def test_a_nested_column_of_several_types_is_named_with_the_path_of_the_value(values: list[Any], what: str) -> None:
+    with pytest.raises(ByzerError, match=f"table 'df': {what}") as caught:
+        arrow_of(pd.DataFrame({"x": pd.Series(values, dtype=object)}), "df")
+    assert caught.value.do == "give it one type in all rows"
 
 
 @pytest.mark.parametrize(
