@@ -59,7 +59,7 @@ def test_an_unknown_subcommand_names_the_nearest(run: Any) -> None:
     ("line", "what"),
     [
         ("%byzerllm attach", "the following arguments are required: job"),
-        ("%byzerllm jobs everything", "unrecognized arguments: everything"),
+        ("%byzerllm jobs everything", "no job 'everything'"),
         ("%byzerllm logs job --rank first", "argument --rank: invalid int value: 'first'"),
         ("%byzerllm params bananas", "no parameter has"),
         ("%byzerllm attach 'job", "no closing quotation"),

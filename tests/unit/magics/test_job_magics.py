@@ -44,6 +44,11 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+def test_jobs_are_chosen_by_name(run: Any, job: JobFolder) -> None:
+    assert run("%byzerllm jobs sft-*").value.name.tolist() == ["sft-demo"]
+    assert "no job 'dpo-*'" in run("%byzerllm jobs dpo-*").text
+
+
 def test_jobs_is_a_table_that_needs_no_cluster(run: Any, job: JobFolder) -> None:
     [row] = run("%byzerllm jobs").value.to_dict("records")
     assert (row["name"], row["state"], row["step"], row["of"]) == ("sft-demo", "running", 3, 4)

@@ -12,7 +12,7 @@ from byzerllm_adapters.errors import ByzerError
 from byzerllm_magics.cluster import jobs
 from byzerllm_magics.language.errors import display_width
 from byzerllm_magics.leaderboard import leaderboard
-from byzerllm_trainers.job_folder import JobFolder
+from byzerllm_trainers.job_folder import JobFolder, write_json
 from byzerllm_trainers.job_request import JobRequest
 
 SERIES = {"learning_rate": 1e-4, "grad_norm": 0.5, "tokens_per_second": 99.0, "tokens": 10, "seconds": 0.1}
@@ -131,3 +131,17 @@ def test_no_job_is_an_empty_table(run: Any, own_state: Path) -> None:
     assert len(ran.value) == 0
     assert "no job yet" in ran.value._repr_html_()
     assert "folder" in ran.value.columns
+
+
+def test_the_column_that_it_is_sorted_by_is_shown(make: Any) -> None:
+    board = leaderboard([jobs.Job(make("one", [1.0])), jobs.Job(make("two", [1.0]))], "seconds")
+    assert "<th>seconds</th>" in board._repr_html_()
+    assert "seconds" not in leaderboard([jobs.Job(make("three", [1.0]))])._repr_html_()
+
+
+def test_a_base_that_is_another_jobs_result_is_shown_as_such(make: Any) -> None:
+    folder = make("second", [1.0])
+    record = folder.request()
+    record["parameters"]["localModelDir"] = "/jobs/first/model"
+    write_json(folder.root / "job.json", record)
+    assert "first/model" in leaderboard([jobs.Job(folder)])._repr_html_()

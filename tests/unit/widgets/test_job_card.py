@@ -102,3 +102,9 @@ def test_the_start_up_does_not_count_as_a_slow_step():
     assert pace.seconds_a_step() is None, "it was watched for a second"
     pace.add(65.0, 6)
     assert pace.seconds_a_step() == 1.0
+
+
+def test_the_newest_answers_to_the_users_prompts_are_on_it(card, make_state):
+    samples = [{"attempt": 1, "step": 20, "prompt": "Hello", "answer": "Hi."}]
+    card.update(make_state(samples=samples))
+    assert card.card["samples"] == samples

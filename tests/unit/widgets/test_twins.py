@@ -47,6 +47,11 @@ def test_the_summary_says_what_a_chart_would(make_state):
     ]
 
 
+def test_the_summary_has_the_newest_answers_in_a_line_each(make_state):
+    samples = [{"step": 1200, "prompt": "Say\nit", "answer": "x" * 99}]
+    assert f"sample     Say it → {'x' * 59}… (step 1,200)" in job_summary(make_state(samples=samples))
+
+
 def test_a_job_without_metrics_has_words_and_no_picture(make_state):
     state = make_state(0, state="preparing", series={}, message="waiting for <2> CPUs")
     data, metadata = job_bundle(state)
