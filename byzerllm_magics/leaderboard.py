@@ -82,9 +82,10 @@ def leaderboard(jobs: Sequence[Job], by: str | None = None) -> Leaderboard:
         near = difflib.get_close_matches(by, board.columns, n=1)
         do = f"did you mean {near[0]}?" if near else f"there are: {', '.join(board.columns)}"
         raise ByzerError(f"no column {by!r} to sort by", do=do)
-    board.attrs["by"] = by
     ascending = by.rpartition(".")[2] in LOSSES or not pd.api.types.is_numeric_dtype(board[by])
-    return Leaderboard(board.sort_values(by, ascending=ascending, na_position="last", kind="stable"))
+    board = Leaderboard(board.sort_values(by, ascending=ascending, na_position="last", kind="stable"))
+    board.attrs["by"] = by
+    return board
 
 
 def _row(job: Job) -> Record:
