@@ -57,13 +57,17 @@ class Job:
         state = JobWatch(self.folder).look()
         return "lost" if state.active and not follow.is_alive(self.folder) else state.state
 
-    def wait(self, on_look: Callable[[], None] = lambda: None) -> Record:
+    def wait(self, on_look: Callable[[], None] = lambda: None, tell: Callable[[str], None] = print) -> Record:
         """Wait for the end and return the result row.
+
+        Args:
+            on_look: Called at every look, a few times a second.
+            tell: Called with what the job waits for, if there is no room for it.
 
         Raises:
             ByzerError: the job failed.
         """
-        follow.wait(self.folder, on_look)
+        follow.wait(self.folder, on_look, tell)
         return follow.result_row(self.folder)
 
     def stop(self, *, now: bool = False) -> None:

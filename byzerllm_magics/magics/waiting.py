@@ -23,7 +23,7 @@ def wait_for(job: Job) -> Record | None:
         ByzerError: the job failed.
     """
     try:
-        row = job.wait()
+        row = job.wait(tell=lambda _: None)  # its card does
     except KeyboardInterrupt:
         print(f'Not waiting any more: job {job.name} runs on. "%byzerllm stop {job.name}" ends it.')
         return None
@@ -35,9 +35,12 @@ def wait_for(job: Job) -> Record | None:
     took = f" in {row['seconds']:.1f} s" if row["seconds"] else ""
     steps = f"{row['steps']} steps"
     events = JobFolder(row["folder"]).events()
-    if row["status"] == "stopped" and (saved := ending_of(events)) and saved["steps"] < row["steps"]:
-        steps += f", the last {row['steps'] - saved['steps']} of them not in a checkpoint"
-    model = f" Model: {shown(row['model'])}" if row["model"] else ""
+    ending = ending_of(events) or {"steps": row["steps"]}
+    if row["status"] == "stopped" and ending["steps"] < row["steps"]:
+        steps += f", the last {row['steps'] - ending['steps']} of them not in a checkpoint"
+    best = ending.get("model_step", ending["steps"]) != ending["steps"]
+    of_step = f" of step {ending['model_step']}, the best" if best else ""
+    model = f" Model{of_step}: {shown(row['model'])}" if row["model"] else ""
     kept = f" Its checkpoints: {shown(job.folder.checkpoints)}" if row["status"] == "stopped" else ""
     print(f"Job {job.name} {row['status']}: {steps}{took}{losses}.{model}{kept}")
     for note in dict.fromkeys(event["message"] for event in events if event["event"] == "note"):

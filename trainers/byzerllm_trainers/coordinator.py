@@ -272,7 +272,7 @@ class Coordinator:
         return {"name": "stopped", "steps": saved[-1] if saved else 0}
 
     def _say_what_is_missing(self, message: str) -> None:
-        self._event("starting", message=message)
+        self._event("starting", message=message, waiting=True)
 
     def _event(self, name: str, **details: Any) -> None:
         self._folder.check_lease(self._attempt)

@@ -77,12 +77,13 @@ def _listens(address: str) -> bool:
         return True
 
 
-def wait(folder: JobFolder, on_look: Callable[[], None] = lambda: None) -> Record:
+def wait(folder: JobFolder, on_look: Callable[[], None] = lambda: None, tell: Callable[[str], None] = print) -> Record:
     """Wait until a job has ended and return its final event. Interrupting leaves the job running.
 
     Args:
         folder: The job.
         on_look: Called at every look, a few times a second.
+        tell: Called with what the job waits for, if there is no room for it.
 
     Raises:
         ByzerError: the job failed (its error), or its coordinator is gone without having said how it ended.
@@ -90,7 +91,11 @@ def wait(folder: JobFolder, on_look: Callable[[], None] = lambda: None) -> Recor
     events, looks = Cursor(folder.root / "events.jsonl"), 0
     while True:
         on_look()
-        if ending := ending_of(events.advance()):  # else it was resumed since
+        new = events.advance()
+        for event in new:
+            if event.get("waiting"):
+                tell(f"job {folder.name} is {event['message']}")
+        if ending := ending_of(new):  # else it was resumed since
             on_look()
             return finished(folder, ending)
         looks += 1

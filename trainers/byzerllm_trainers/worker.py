@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +96,7 @@ class Worker:
     def load(self) -> None:
         """Import what training needs, which takes seconds; whatever fails here fails again, and is told, in `train`."""
         with self._loading:  # two threads that import DeepSpeed at once see half of it
+            _leave_out_noise()
             from . import loop, recipe  # noqa: F401
             from .engine import import_deepspeed
 
@@ -316,6 +319,15 @@ class MetricsWriter:
                     self._folder.append("metrics.jsonl", records)
             except (ByzerError, OSError) as error:  # raised where the loop adds its next record, or ends
                 self._error = error
+
+
+def _leave_out_noise() -> None:
+    """Keep out of the log what libraries say of their own affairs: a user reads it for what the job has to say."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of loading and of saving, a line each
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # DeepSpeed's calls
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # kernels that it would rather have
 
 
 def keep_log(path: Path) -> TextIO:

@@ -101,6 +101,14 @@ def test_waiting_for_an_ended_job_prints_how_it_ended(run: Any, job: JobFolder, 
     assert connected == []
 
 
+def test_waiting_says_which_step_the_model_is_of_if_it_is_not_the_last(
+    run: Any, job: JobFolder, connected: list[str]
+) -> None:
+    job.model.mkdir()
+    tell(job, "finished", steps=3, model_step=2, seconds=1.25)
+    assert "Model of step 2, the best: " in run("%byzerllm wait sft-demo").text
+
+
 def test_waiting_for_a_failed_job_is_the_jobs_error(run: Any, job: JobFolder) -> None:
     error = ByzerError("the loss became nan at step 4", where="rank 0", do="lower the learning rate")
     tell(job, "failed", error=error.render())

@@ -66,6 +66,15 @@ def test_waiting_returns_the_final_event(folder: JobFolder) -> None:
     assert len(looks) == 4  # once more after the end: a view shows it
 
 
+def test_waiting_says_what_the_job_itself_waits_for(folder: JobFolder) -> None:
+    message = "waiting for 2 CPU (0 free): held by job other"
+    folder.append("events.jsonl", [event("starting", message="placing 2 workers")])
+    folder.append("events.jsonl", [event("starting", message=message, waiting=True), event("stopped", steps=0)])
+    told: list[str] = []
+    follow.wait(folder, tell=told.append)
+    assert told == [f"job {folder.name} is {message}"]
+
+
 def test_waiting_for_a_stopped_job_is_no_error(folder: JobFolder) -> None:
     folder.append("events.jsonl", [event("running"), event("stopped")])
     assert follow.wait(folder)["event"] == "stopped"
