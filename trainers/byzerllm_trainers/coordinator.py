@@ -42,6 +42,7 @@ def start_coordinator(root: str) -> Any:
             lifetime="detached",
             scheduling_strategy=on_node(),
             num_cpus=0,
+            memory=1,  # an actor that takes nothing is placed anywhere, whatever its strategy says
             max_restarts=-1,  # `_go_on` bounds them
             max_concurrency=16,
         )
