@@ -181,9 +181,10 @@ def _prepare(root: str) -> float:
     from byzerllm_trainers.job_request import read_request
 
     folder = JobFolder(root)
+    attempt = folder.take_lease("benchmark")
     recipe.find("sfft").tokenizer(recipe.Job(folder, read_request(folder)))  # imports
     begun = time.perf_counter()
-    prepare(root)
+    prepare(root, attempt)
     return time.perf_counter() - begun
 
 

@@ -343,6 +343,20 @@ class Session:
         if self._last_model == name:
             self._last_model = None
 
+    def pause(self, name: str, job: str) -> None:
+        """Delete a deployed model until a job has ended, which then brings it back.
+
+        Args:
+            name: The model's.
+            job: The name of the job that waits for what the model holds.
+
+        Raises:
+            ByzerError: there is no such model or job, or the job has ended.
+        """
+        from .cluster.pausing import pause
+
+        pause(self.model(name), self.job(job))
+
     @cached_property
     def chats(self) -> Chats:
         """What was said to each model in this kernel."""

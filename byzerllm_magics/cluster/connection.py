@@ -12,7 +12,7 @@ from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
 
-from . import embedded
+from . import caretaker, embedded
 
 NAMESPACE = "byzerllm"
 _connecting = threading.RLock()
@@ -89,11 +89,12 @@ def _connect(address: str | None, num_cpus: int | None, start: bool) -> ClusterI
     embedded.adopt_environment()
     if address:
         return _init(address)
-    with embedded.only_one():
+    with embedded.only_one(wanted=True):
         cluster = embedded.find()
         if cluster is None and not start:
             raise ByzerError("no cluster is running", do="%%byzerllm setup starts one, or connects with rayAddress=…")
         if cluster is None:
+            caretaker.idle_hours()  # refused before anything starts
             starting = embedded.Starting(num_cpus)
             import ray  # noqa: F401 - takes seconds, as does the start
 
@@ -101,6 +102,7 @@ def _connect(address: str | None, num_cpus: int | None, start: bool) -> ClusterI
                 cluster = starting.finish()
             except embedded.TooSlowError:  # Ray gives its node 30 s, which a busy machine may exceed
                 cluster = embedded.Starting(num_cpus).finish()
+            caretaker.watch_over(cluster)
     return _init(cluster.address)
 
 

@@ -72,6 +72,15 @@ class Deployment:
         except RayTaskError as error:
             raise cause(error) from None
 
+    def asked(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the keys and the settings that the model was deployed with."""
+
+        def ask() -> tuple[dict[str, str], dict[str, str]]:
+            asked: tuple[dict[str, str], dict[str, str]] = app_handle(self).asked.remote().result(timeout_s=60)
+            return asked
+
+        return off_loop(ask)
+
     def stream(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield ``{"text": so far, "extra": …}`` as it is generated. Closing the generator frees the replica.
 
@@ -166,24 +175,11 @@ def deploy(
         ByzerError: the model does not load (the adapter's own error), there is no room for it, or it did not answer
             within ``modelWaitServerReadyTimeout``.
     """
-    import ray
-
-    serve = _serve()
-    ensure_serve()
-    gpus = float(sys_conf["num_gpus"]) if ray.cluster_resources().get("GPU") else 0.0
-    cpus = float(sys_conf.get("num_cpus") or (1.0 if gpus else REPLICA_CPUS))
+    serve, (cpus, gpus) = _serve(), _needs(sys_conf)
     room.check(cpus, gpus)
-    application = serve.deployment(
-        Replica,
-        name="model",
-        num_replicas=int(sys_conf["maxConcurrency"]),
-        max_ongoing_requests=int(sys_conf.get("workerMaxConcurrency", ONGOING_REQUESTS)),
-        max_queued_requests=int(sys_conf["masterMaxConcurrency"]),
-        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus, "resources": _resources(sys_conf)},
-    ).bind(dict(raw), dict(sys_conf), _threads())
     name = f"{owner}/{parameters.udf_name}"
     try:
-        serve.run_many([serve.RunTarget(application, name, route_prefix=None)], wait_for_applications_running=False)
+        bring_back(raw, sys_conf, name)
         _wait_until_running(name, cpus, gpus, parameters.ready_timeout, tell)
         deployment = get(parameters.udf_name, owner)
         deployment.describe()
@@ -194,6 +190,35 @@ def deploy(
         serve.delete(name)
         raise
     return deployment
+
+
+def bring_back(raw: Mapping[str, str], sys_conf: Mapping[str, str], application: str) -> None:
+    """Have Serve run a model, and do not wait for it.
+
+    Args:
+        raw: The keys that it is deployed with.
+        sys_conf: The settings, likewise.
+        application: The name of its application.
+    """
+    serve, (cpus, gpus) = _serve(), _needs(sys_conf)
+    ensure_serve()
+    model = serve.deployment(
+        Replica,
+        name="model",
+        num_replicas=int(sys_conf["maxConcurrency"]),
+        max_ongoing_requests=int(sys_conf.get("workerMaxConcurrency", ONGOING_REQUESTS)),
+        max_queued_requests=int(sys_conf["masterMaxConcurrency"]),
+        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus, "resources": _resources(sys_conf)},
+    ).bind(dict(raw), dict(sys_conf), _threads())
+    serve.run_many([serve.RunTarget(model, application, route_prefix=None)], wait_for_applications_running=False)
+
+
+def _needs(sys_conf: Mapping[str, str]) -> tuple[float, float]:
+    """Return the CPUs and GPUs of a replica."""
+    import ray
+
+    gpus = float(sys_conf["num_gpus"]) if ray.cluster_resources().get("GPU") else 0.0
+    return float(sys_conf.get("num_cpus") or (1.0 if gpus else REPLICA_CPUS)), gpus
 
 
 def _wait_until_running(name: str, cpus: float, gpus: float, seconds: float, tell: Callable[[str], None]) -> None:

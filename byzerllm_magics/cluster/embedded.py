@@ -102,11 +102,19 @@ def find() -> EmbeddedCluster | None:
 
 
 @contextmanager
-def only_one() -> Iterator[None]:
-    """Let one process at a time look for the cluster and start it: two notebooks opened together share one."""
-    with (state_folder() / "embedded.lock").open("w") as lock:
+def only_one(*, wanted: bool = False) -> Iterator[float]:
+    """Let one process at a time look for the cluster and start or end it: two notebooks opened together share one.
+
+    Yields when somebody last wanted it, in seconds since the epoch.
+
+    Args:
+        wanted: Whether the caller does: it will be connected in a moment.
+    """
+    with (state_folder() / "embedded.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        if wanted:
+            os.utime(lock.fileno())
+        yield os.fstat(lock.fileno()).st_mtime
 
 
 class Starting:

@@ -29,7 +29,7 @@ class Replica:
     """
 
     def __init__(self, infer_params: Mapping[str, str], sys_conf: Mapping[str, str], threads: int) -> None:
-        self._infer_params = dict(infer_params)
+        self._infer_params, self._sys_conf = dict(infer_params), dict(sys_conf)
         self._secrets = [value for key, value in infer_params.items() if is_secret(key)]
         self._error: ByzerError | None = None
         self._turn = asyncio.Lock()
@@ -48,6 +48,10 @@ class Replica:
             )
         except Exception as error:  # noqa: BLE001 - a user's adapter may raise anything; its place is what helps
             self._error = self._told(error)
+
+    async def asked(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the keys and the settings that it was made of."""
+        return self._infer_params, self._sys_conf
 
     async def describe(self) -> dict[str, Any]:
         """Return the model's folder, type and parameter count.

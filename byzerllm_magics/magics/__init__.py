@@ -14,6 +14,7 @@ SUBCOMMANDS = {
     "resume": "go on with a job that was stopped, failed or lost its cluster",
     "logs": "a job's logs",
     "undeploy": "delete a deployed model",
+    "pause": "a model lends its place to a job, until that has ended",
     "status": "the cluster, its models and jobs",
     "params": "the keys that a cell may hold",
     "shutdown": "end the embedded cluster",

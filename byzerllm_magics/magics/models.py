@@ -16,6 +16,8 @@ def call(context: Context) -> Any:
     """Return a DataFrame, one row a model, the last deployed first."""
     import pandas as pd
 
+    from ..cluster.pausing import paused
+
     rows = [
         {
             "model": model.name,
@@ -26,4 +28,6 @@ def call(context: Context) -> Any:
         }
         for model in context.session.models()
     ]
+    for name, job in paused(context.session.jobs()):
+        print(f"{name} is paused, and comes back when job {job} has ended.")
     return pd.DataFrame(rows, columns=["model", "owner", "status", "replicas", "folder"])

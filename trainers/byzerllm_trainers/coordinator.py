@@ -15,7 +15,7 @@ from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
 
-from . import recipe
+from . import afterwards, recipe
 from .gang import NAMESPACE, EndedNow, Gang
 from .job_folder import JobFolder, LeaseLost, Record
 from .job_request import JobRequest, read_request
@@ -98,6 +98,8 @@ class Coordinator:
         try:
             self._conclude()
             self._announce()
+            for wrong in afterwards.call_all(self._folder):
+                self._event("note", message=wrong)
         except LeaseLost as lost:  # the job goes on elsewhere, and its folder is no longer ours
             print(f"ends: {lost}")
         finally:
@@ -209,7 +211,7 @@ class Coordinator:
             return None  # else an earlier attempt was refused, or died before it could say what it found
         self._event("preparing", message="tokenising")
         task = ray.remote(num_cpus=0, max_retries=1, scheduling_strategy=on_node())(prepare)
-        return task.remote(str(self._folder.root))
+        return task.remote(str(self._folder.root), self._attempt)
 
     def _finish_preparing(self) -> None:
         """Wait for the tokenised data.
@@ -297,8 +299,14 @@ def notes_of(counts: Record) -> list[str]:
     return notes
 
 
-def prepare(root: str) -> Record:
-    """Tokenise a job's data into its folder; return the recipe's counts."""
-    folder = JobFolder(root)
+def prepare(root: str, attempt: int) -> Record:
+    """Tokenise a job's data into its folder, for this attempt; return the recipe's counts.
+
+    Raises:
+        LeaseLost: another attempt has begun meanwhile, and does it again.
+    """
+    folder = JobFolder(root, preparing=attempt)
     request = read_request(folder)
-    return recipe.find(request.train.method).prepare(recipe.Job(folder, request))
+    counts = recipe.find(request.train.method).prepare(recipe.Job(folder, request))
+    folder.publish()
+    return counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 WHOLE: Final = ("attempt", "step")
 NUMBERS: Final = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "eval_loss")
 """What is kept of a step; NaN where its record does not have it."""
+
+BLOCK = 1 << 26
+"""So many bytes are read at a time."""
 
 LARGE = 1 << 20
 """From so many bytes on, Arrow reads them: Python's own reader takes 5 s for a million steps (docs/log.md)."""
@@ -41,11 +45,11 @@ class Curve:
 
     def advance(self) -> bool:
         """Read what is new; return whether there was anything."""
-        lines = self._lines.read()
-        if not lines:
+        new = [_read(lines) for lines in iter(partial(self._lines.read, BLOCK), b"")]
+        if not new:
             return False
-        new = _read(lines)
-        self.columns = latest({name: np.concatenate([old, new[name]]) for name, old in self.columns.items()})
+        every = [self.columns, *new]
+        self.columns = latest({name: np.concatenate([each[name] for each in every]) for name in self.columns})
         return True
 
     def eval_loss(self, model_step: int | None) -> float | None:

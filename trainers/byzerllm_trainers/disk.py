@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from .checkpoint import committed
-from .job_folder import JobFolder
+from .job_folder import UNPUBLISHED, JobFolder
 
 
 def size(folder: Path) -> int:
@@ -33,6 +33,7 @@ def dispensable(folder: JobFolder) -> list[Path]:
         found = [folder.checkpoints, folder.shards, folder.held_out]
     else:
         found = sorted(set(folder.checkpoints.iterdir()) - set(committed(folder)))
+    found += sorted(folder.data.glob(f"{UNPUBLISHED}*"))
     return [path for path in found if path.exists() and size(path)]
 
 

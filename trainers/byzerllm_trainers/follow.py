@@ -31,8 +31,8 @@ class Cursor:
         """Return the records of the new whole lines."""
         return [json.loads(line) for line in self.read().splitlines()]
 
-    def read(self) -> bytes:
-        """Return the new whole lines."""
+    def read(self, most: int = -1) -> bytes:
+        """Return the new whole lines; of more than ``most`` bytes the first ones, at least one (-1: all)."""
         try:
             size = self._path.stat().st_size
         except FileNotFoundError:
@@ -41,7 +41,9 @@ class Cursor:
             return b""
         with self._path.open("rb") as handle:
             handle.seek(self._offset)
-            new = handle.read()
+            new = handle.read(most)
+            if b"\n" not in new:
+                new += handle.readline()
         whole = new[: new.rfind(b"\n") + 1]
         self._offset += len(whole)
         return whole

@@ -243,4 +243,7 @@ def _holders(job: str) -> str:
     replicas = [name.removeprefix(REPLICA) for _, name in actors if name.startswith(REPLICA)]
     models = {name.partition("#")[0].rpartition("/")[2] for name in replicas}
     found = [f"{kind} {', '.join(sorted(names))}" for kind, names in (("job", jobs), ("model", models)) if names]
-    return f"held by {' and '.join(found)}" if found else "nodes have too little, or somebody else holds it"
+    if not found:
+        return "nodes have too little, or somebody else holds it"
+    offer = f'; "%byzerllm pause {min(models)} --for {job}" lends its place until the job has ended' if models else ""
+    return f"held by {' and '.join(found)}{offer}"

@@ -8,6 +8,7 @@ events.jsonl        started, checkpoint, worker lost, resumed, finished, failed
 evaluations.jsonl   one line an evaluation of the job's models on a table
 samples.jsonl       one line an answer to one of the user's prompts
 data/ checkpoints/step-N/ logs/ tensorboard/ model/
+afterwards/         what the coordinator calls at the end
 .reserve            space that is given up to say that the disk is full
 """
 
@@ -17,6 +18,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -32,6 +34,9 @@ FINAL_STATES = ("finished", "failed", "stopped")
 
 SAMPLES_FILE = "samples.jsonl"
 
+UNPUBLISHED = "attempt-"
+"""How the folders of shards begin that nobody may train on yet."""
+
 RESERVE_BYTES = 65_536
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -43,10 +48,16 @@ class LeaseLost(ByzerError):
 
 
 class JobFolder:
-    """Paths, records and the lease of one job under ``root``."""
+    """Paths, records and the lease of one job under ``root``.
 
-    def __init__(self, root: str | Path) -> None:
+    Args:
+        root: The folder.
+        preparing: The attempt that tokenises: its shards lie apart from another's until `publish`; 0: nobody does.
+    """
+
+    def __init__(self, root: str | Path, *, preparing: int = 0) -> None:
         self.root = Path(root).expanduser().absolute()
+        self._preparing = preparing
 
     @property
     def name(self) -> str:
@@ -66,12 +77,16 @@ class JobFolder:
     @property
     def shards(self) -> Path:
         """The tokens to train on; their manifest says that the data is prepared."""
-        return self.data / "shards"
+        return self._prepared / "shards"
 
     @property
     def held_out(self) -> Path:
         """The tokens to evaluate on."""
-        return self.data / "held-out"
+        return self._prepared / "held-out"
+
+    @property
+    def _prepared(self) -> Path:
+        return self.data / f"{UNPUBLISHED}{self._preparing}" if self._preparing else self.data
 
     @property
     def checkpoints(self) -> Path:
@@ -82,6 +97,11 @@ class JobFolder:
     def logs(self) -> Path:
         """One file a rank and one of the coordinator."""
         return self.root / "logs"
+
+    @property
+    def afterwards(self) -> Path:
+        """What the coordinator calls at the end."""
+        return self.root / "afterwards"
 
     @property
     def tensorboard(self) -> Path:
@@ -179,6 +199,21 @@ class JobFolder:
         newest = self.attempt()
         if newest != attempt:
             raise LeaseLost(f"job {self.name}: attempt {newest} took over from attempt {attempt}")
+
+    def publish(self) -> None:
+        """Put the shards that the preparing attempt has made where every attempt looks for them.
+
+        Raises:
+            LeaseLost: another attempt goes on with the job.
+        """
+        assert self._preparing
+        self.check_lease(self._preparing)
+        for made in (self.held_out, self.shards):  # what is trained on comes last: where it is, all is there
+            shutil.rmtree(self.data / made.name, ignore_errors=True)
+            if made.exists():
+                made.rename(self.data / made.name)
+        for left in self.data.glob(f"{UNPUBLISHED}*"):  # of attempts whose task died, too
+            shutil.rmtree(left, ignore_errors=True)
 
     # -- records ----------------------------------------------------------------------------------------
 

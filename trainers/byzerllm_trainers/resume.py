@@ -71,7 +71,7 @@ def resume(folder: JobFolder, changes: Changes = AS_IT_WAS) -> None:
         )
     before = folder.attempt()
     if ending:
-        wait_until_free(folder.name)  # its coordinator may still be leaving
+        _let_leave(folder.name)
     try:
         coordinator = start_coordinator(str(folder.root))
     except ValueError:  # Ray: an actor of this name is there
@@ -88,6 +88,19 @@ def resume(folder: JobFolder, changes: Changes = AS_IT_WAS) -> None:
             where=f"folder {folder.root}",
             do=f'"%byzerllm logs {folder.name}" shows why; every node has to see the folder',
         )
+
+
+def _let_leave(name: str) -> None:
+    """Wait for the coordinator of a job that has ended.
+
+    Raises:
+        ByzerError: it stays: what is to be done at the job's end takes long.
+    """
+    try:
+        wait_until_free(name)
+    except ByzerError:
+        do = 'try again in a minute; "on_finish" may take that long'
+        raise ByzerError(f"job {name} has ended, and what follows its end still runs", do=do) from None
 
 
 def _change(folder: JobFolder, changes: Changes, ending: Record | None) -> None:

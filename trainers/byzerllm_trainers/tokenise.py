@@ -161,8 +161,9 @@ def _write_divided(
     folder: JobFolder, source: Source, share: float, *, seed: int, bounds: Sequence[int] | None, key: str
 ) -> None:
     """Tokenise all rows, and hold a share of them out."""
-    _write(folder.data / "all", source, bounds)
-    together = open_shards(folder.data / "all")
+    everything = folder.shards.with_name("all")
+    _write(everything, source, bounds)
+    together = open_shards(everything)
     chosen = _chosen(together, share, seed, source.encoder.per_row)
     rest = np.setdiff1d(np.arange(len(together)), chosen)
     with shard_writer(folder.held_out) as writer:
@@ -173,7 +174,7 @@ def _write_divided(
             writer.partitions = np.searchsorted(rest, together.partitions).tolist()
         writer.dropped.extend(together.dropped.tolist())
         writer.why = together.why
-    shutil.rmtree(folder.data / "all")
+    shutil.rmtree(everything)
 
 
 def _chosen(shards: Shards, share: float, seed: int, per_row: int) -> Longs:

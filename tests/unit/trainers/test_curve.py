@@ -29,6 +29,7 @@ def written(path: Path, records: list[Record]) -> None:
 @pytest.fixture(params=[1, 1 << 30], ids=["arrow", "python"], autouse=True)
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curve, "LARGE", request.param)
+    monkeypatch.setattr(curve, "BLOCK", 10_000)  # some seventy lines
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -199,3 +199,16 @@ def test_lines_hold_other_alphabets_as_they_are(folder: JobFolder) -> None:
     assert folder.events()[0]["message"] == "分词\u2028\r\n"
     assert "分词" in (folder.root / "events.jsonl").read_text(encoding="utf-8")
     assert json.loads((folder.root / "job.json").read_text())["workers"] == 1
+
+
+def test_shards_of_an_attempt_are_apart_until_it_publishes_them_and_only_the_newest_may(folder: JobFolder) -> None:
+    attempts = [JobFolder(folder.root, preparing=folder.take_lease(f"owner {number}")) for number in (1, 2)]
+    for number, each in enumerate(attempts, 1):
+        each.shards.mkdir(parents=True)
+        (each.shards / "tokens").write_text(str(number))
+    assert not folder.shards.exists()
+    with pytest.raises(LeaseLost):
+        attempts[0].publish()
+    attempts[1].publish()
+    assert (folder.shards / "tokens").read_text() == "2"
+    assert [path.name for path in folder.data.iterdir()] == ["shards"], "what the other left is gone"
