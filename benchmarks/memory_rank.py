@@ -30,6 +30,8 @@ def main(root: str, index: int, port: int) -> None:
     job = recipe.Job(folder, read_request(folder))
     rank = Rank(index, job.request.workers)
     join_group(rank, [Place("127.0.0.1", port)] * rank.world, gpu=False)
+    if job.request.train.fine_tunes:
+        import peft  # noqa: F401
     method = recipe.find(job.request.train.method)
     plan = method.plan(job)
     before = _held("VmRSS")

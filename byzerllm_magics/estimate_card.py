@@ -72,7 +72,8 @@ def _verdict(estimate: Estimate) -> str:
         return f"Will not fit: a worker needs {size(need.total)}, and it has {size(room.memory)}. What takes less:"
     if need.host > room.host:
         return (
-            f"Will not fit: offloading takes {size(need.host)} of main memory a worker, and it has {size(room.host)}."
+            f"Will not fit: what is offloaded and the copy of a checkpoint take {size(need.host)} of main memory "
+            f"a worker, and it has {size(room.host)}."
         )
     return f"Fits: a worker needs {size(need.total)} of {size(room.memory)}."
 
@@ -100,7 +101,7 @@ def _memory(estimate: Estimate) -> str:
     [phase] = [name for name, held in need.phases.items() if held is need.peak]
     shape = estimate.data.shape
     batch = f"{shape.rows} × {shape.width} tokens, {shape.supervised} supervised"
-    host = f" · offloaded to the node: {size(need.host)}" if need.host else ""
+    host = f" · of the node's main memory: {size(need.host)}" if need.host else ""
     workers = f"each of {estimate.workers} workers" if estimate.workers > 1 else "one worker"
     return f"{size(need.total)} at its peak ({phase}) on {workers}, batches of {batch}{host}"
 

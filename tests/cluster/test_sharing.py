@@ -11,7 +11,7 @@ from byzerllm_adapters.errors import ByzerError
 from byzerllm_magics.cluster.jobs import Job
 from byzerllm_magics.cluster.pausing import paused
 from byzerllm_magics.session import Session
-from tests.cluster.helpers import eventually, event_names, pretraining
+from tests.cluster.helpers import event_names, eventually, pretraining
 from tests.cluster.nodes import nodes
 
 pytestmark = pytest.mark.cluster
@@ -63,7 +63,9 @@ def test_a_model_lends_its_gpu_to_a_job_and_comes_back_when_that_has_ended(
         mine.undeploy("lender")
 
 
-def test_a_job_that_is_stopped_while_it_waits_ends(session: Session, tiny_model: Path, corpus: Path, prefix: Path) -> None:
+def test_a_job_that_is_stopped_while_it_waits_ends(
+    session: Session, tiny_model: Path, corpus: Path, prefix: Path
+) -> None:
     holder: Any = session.run(pretraining(tiny_model, corpus, prefix, name="holder", stage=0, steps=100_000))
     eventually(lambda: "running" in event_names(holder), 60)
     waiting = session.run(pretraining(tiny_model, corpus, prefix, name="waiting", stage=0))

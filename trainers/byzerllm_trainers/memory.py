@@ -59,6 +59,7 @@ class Parts:
         activations: What forward keeps for backward, and what either computes meanwhile.
         logits: Everything over the vocabulary at the supervised positions.
         buffers: Copies that the exchange between ranks and the optimizer make for a while.
+        checkpoint: The copy of a checkpoint that is being written.
     """
 
     weights: int = 0
@@ -68,6 +69,7 @@ class Parts:
     activations: int = 0
     logits: int = 0
     buffers: int = 0
+    checkpoint: int = 0
 
     @property
     def total(self) -> int:
@@ -188,7 +190,8 @@ def phases(layout: Layout, moments: Sequence[Moment], *, state: int, temporary: 
 
     ``load``: the whole model, as each worker reads it, before ZeRO takes it apart. ``backward``: forward and backward
     of the last micro-batch. ``exchange``: gradients go between ranks. ``update``: the optimizer's step. ``gather``:
-    ZeRO-3 brings the first weights together, before there are activations.
+    ZeRO-3 brings the first weights together, before there are activations. ``checkpoint``: what is saved is copied, on
+    a GPU to the host's memory (see `on_host`).
 
     Args:
         layout: Where the tensors lie.
@@ -210,15 +213,36 @@ def phases(layout: Layout, moments: Sequence[Moment], *, state: int, temporary: 
         found["exchange"] = standing + _exchange(layout)
     if layout.stage == 3:
         found["gather"] = standing + _gather(layout)
+    if not layout.gpu:
+        found["checkpoint"] = standing + _checkpoint(layout, state)
     return found
 
 
 def on_host(layout: Layout, state: int) -> int:
-    """Bytes that a rank's offloaded tensors take of its node's memory: masters, state and their fp32 gradients."""
+    """Bytes that a rank with a GPU takes of its node's memory.
+
+    They are what is offloaded (masters, state and their fp32 gradients), and the copy of a checkpoint.
+    """
+    if not layout.gpu:
+        return 0
     weights = layout.width * (layout.share + layout.frozen // layout.world) if layout.offload_weights else 0
+    weights += _copied(layout, state)
     if not layout.offload_optimizer:
         return weights
     return weights + state + FP32 * layout.masters + FP32 * layout.share + layout.width * layout.share
+
+
+def _checkpoint(layout: Layout, state: int) -> Parts:
+    """What copying a checkpoint adds; ZeRO-3's bucket and gradients stay from one step to the next."""
+    if layout.stage < 3:
+        return Parts(checkpoint=_copied(layout, state))
+    return Parts(gradients=layout.width * layout.share, buffers=layout.bucket_bytes, checkpoint=_copied(layout, state))
+
+
+def _copied(layout: Layout, state: int) -> int:
+    """Bytes of what rank 0 saves: trained weights, masters and the optimizer's state; frozen weights are not saved."""
+    weights = layout.trained if layout.stage < 3 else layout.share
+    return layout.width * weights + FP32 * layout.masters + state
 
 
 def _resting_weights(layout: Layout) -> int:

@@ -70,8 +70,18 @@ def test_offload_moves_masters_state_and_fp32_gradients_to_the_node() -> None:
     held = of(layout)["update"]
     assert (held.master_weights, held.optimizer) == (0, 0)
     share = N // 4
-    assert on_host(layout, state=8 * share) == (8 + 4 + 4 + 2) * share
+    copied = 2 * N + 4 * share + 8 * share
+    assert on_host(layout, state=8 * share) == (8 + 4 + 4 + 2) * share + copied
+    assert on_host(replace(layout, offload_optimizer=False), state=8 * share) == copied
     assert on_host(HALF, state=8 * share) == 0
+
+
+def test_a_checkpoint_is_copied_beside_what_stands_on_a_cpu_and_to_the_host_on_a_gpu() -> None:
+    held = of(HALF)["checkpoint"]
+    assert held.checkpoint == 2 * N + 4 * N + 8 * N, "frozen weights are not saved"
+    assert held.total == 2 * (N + F) + 4 * N + 8 * N + held.checkpoint
+    assert of(replace(HALF, stage=3))["checkpoint"].checkpoint == (2 + 4 + 8) * N // 4
+    assert "checkpoint" not in of(replace(HALF, gpu=True))
 
 
 def test_weights_in_four_bits_take_half_a_byte_and_their_scales_and_one_is_unpacked_at_a_time() -> None:
