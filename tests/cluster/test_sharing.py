@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -66,7 +65,7 @@ def test_a_model_lends_its_gpu_to_a_job_and_comes_back_when_that_has_ended(
 def test_a_job_that_is_stopped_while_it_waits_ends(
     session: Session, tiny_model: Path, corpus: Path, prefix: Path
 ) -> None:
-    holder: Any = session.run(pretraining(tiny_model, corpus, prefix, name="holder", stage=0, steps=100_000))
+    holder = session.run(pretraining(tiny_model, corpus, prefix, name="holder", stage=0, steps=100_000))
     eventually(lambda: "running" in event_names(holder), 60)
     waiting = session.run(pretraining(tiny_model, corpus, prefix, name="waiting", stage=0))
     assert "held by job holder" in waits_for(waiting)
