@@ -213,19 +213,13 @@ def _memory() -> float:
 
     cluster = embedded.find()
     assert cluster is not None
-    total = 0
-    seen: set[int] = set()
-    for pid in [os.getpid(), *cluster.processes]:
+    found = {os.getpid()}
+    for process in embedded.daemons(cluster.folder, cluster.address):
         try:
-            parent = psutil.Process(pid)
-            family = [parent, *(parent.children(recursive=True) if pid != os.getpid() else [])]
+            found |= {process.pid, *(child.pid for child in process.children(recursive=True))}
         except psutil.NoSuchProcess:
             continue
-        for process in family:
-            if process.pid not in seen:
-                seen.add(process.pid)
-                total += _pss(process.pid)
-    return total / 2**30
+    return sum(map(_pss, found)) / 2**30
 
 
 def _pss(pid: int) -> int:

@@ -24,7 +24,9 @@ VARIABLE = "BYZERLLM_IDLE_HOURS"
 IDLE_HOURS = 4.0
 LOOK_SECONDS = 30.0
 
-NO_USE = ("ray::IDLE", "ray::ServeController", "ray::ProxyActor")
+NO_USE = tuple(
+    f"ray::{name}" for name in ("IDLE", "DashboardAgent", "RuntimeEnvAgent", "ServeController", "ProxyActor")
+)
 """How the titles of those of Ray's processes begin that are there without anybody's work."""
 
 
@@ -98,12 +100,11 @@ def is_used(cluster: embedded.EmbeddedCluster) -> bool:
 
 
 def _family(cluster: embedded.EmbeddedCluster) -> Iterator[psutil.Process]:
-    """Yield a cluster's processes and all that they have started."""
+    """Yield a cluster's processes, also those that came up after it, and all that they have started."""
     import psutil
 
-    for pid in cluster.processes:
+    for process in embedded.daemons(cluster.folder, cluster.address):
         try:
-            process = psutil.Process(pid)
             yield process
             yield from process.children(recursive=True)
         except psutil.NoSuchProcess:

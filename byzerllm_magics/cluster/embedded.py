@@ -158,7 +158,7 @@ class Starting:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = -1
-        found = _processes_of(str(self._temp), f"--address=127.0.0.1:{self._port}")
+        found = daemons(str(self._temp), f"127.0.0.1:{self._port}")
         cluster = EmbeddedCluster(
             f"127.0.0.1:{self._port}",
             str(self._temp),
@@ -229,10 +229,16 @@ def _free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _processes_of(*marks: str) -> list[psutil.Process]:
-    """Find a cluster's daemons by what only their command lines hold; workers come and go."""
+def daemons(folder: str, address: str) -> list[psutil.Process]:
+    """Find a cluster's daemons by what only their command lines hold; workers come and go.
+
+    Args:
+        folder: Ray's session folder.
+        address: ``host:port``.
+    """
     import psutil
 
+    marks = (folder, f"--address={address}")
     found = []
     for process in psutil.process_iter(["cmdline", "create_time", "name"]):
         arguments = process.info["cmdline"] or []

@@ -35,7 +35,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_it_ends_idle_but_not_while_a_job_runs_that_nobody_watches(
     own_state: Path, tiny_model: Path, corpus: Path
 ) -> None:
-    parameters = pretraining(tiny_model, corpus, own_state, name="alone", stage=0, steps=400)
+    parameters = pretraining(tiny_model, corpus, own_state, name="alone", stage=0, steps=200)
     idle = {"BYZERLLM_IDLE_HOURS": str(3 / 3600)}
     started = python(KERNEL.format(parameters=parameters), os.environ | idle)
     assert started.returncode == 0, started.stderr

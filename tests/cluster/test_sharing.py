@@ -40,7 +40,7 @@ def test_two_jobs_and_a_model_on_two_cores_take_turns(
 def test_a_model_lends_its_gpu_to_a_job_and_comes_back_when_that_has_ended(
     session: Session, tiny_model: Path, corpus: Path, prefix: Path
 ) -> None:
-    """The GPU is Ray's belief alone: the job gets it, finds no CUDA, and fails; a job's end it is all the same."""
+    """The GPU is Ray's belief alone: model and job compute on the CPU."""
     mine = Session()
     mine.setup("sfft", num_gpus=1, owner="tester")
     with nodes({"CPU": 1, "GPU": 1}):
@@ -51,12 +51,10 @@ def test_a_model_lends_its_gpu_to_a_job_and_comes_back_when_that_has_ended(
         assert '"%byzerllm pause lender --for borrower" lends its place' in message
         mine.pause("lender", "borrower")
         assert paused([job]) == [("lender", "borrower")]
-        with pytest.raises(ByzerError, match="borrower failed"):
-            job.wait()
-        assert (job.folder.logs / "rank-0.log").exists(), "its worker had a place"
+        assert job.wait()["status"] == "finished"
         eventually(lambda: [model.status for model in mine.models() if model.name == "lender"] == ["RUNNING"], 120)
         assert paused([job]) == []
-        with pytest.raises(ByzerError, match="job borrower is failed: model 'lender' stays"):
+        with pytest.raises(ByzerError, match="job borrower is finished: model 'lender' stays"):
             mine.pause("lender", "borrower")
         assert "".join(mine.chat("Hello", model="lender", max_tokens=2)) is not None
         mine.undeploy("lender")

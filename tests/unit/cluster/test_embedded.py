@@ -151,7 +151,7 @@ def test_a_clusters_daemons_are_those_that_name_its_folder(sleeper: Callable[...
     mine = sleeper("sh", "-c", f"sleep 60; : {tmp_path}/mine")
     worker = sleeper("sh", "-c", "sleep 60; :", "sh", f"{tmp_path}/mine", "default_worker.py")
     sleeper("sh", "-c", f"sleep 60; : {tmp_path}/other")
-    found = [process.pid for process in embedded._processes_of(str(tmp_path / "mine"))]
+    found = [process.pid for process in embedded.daemons(str(tmp_path / "mine"), "nowhere")]
     assert mine.pid in found
     assert worker.pid not in found
 
