@@ -102,8 +102,9 @@ def convert(session: Session, raw: Mapping[str, object], tell: Tell) -> MadeMode
     check_free(target)
     call = partial(work, checkpoint, target, base=base, dtype=keys.dtype)
     facts = _run(session, f"convert {checkpoint.name}", call, tell)
+    kind = "adapter" if (target / "adapter_config.json").exists() else "model"
     summary = (
-        f"converted model: {shown(target)} (step {facts['step']}, ZeRO {facts['stage']}, "
+        f"converted {kind}: {shown(target)} (step {facts['step']}, ZeRO {facts['stage']}, "
         f"{facts['parameters']:,} trained parameters in {facts['dtype']}); it loads with nothing missing"
     )
     return _made(session, keys.output_table, facts, summary)

@@ -53,7 +53,7 @@ def find_checkpoint(place: str, key: str = "resume_from_checkpoint") -> Path:
         newest, found = next(iter(damages.items()))
         raise ByzerError(f"{key}: {newest.name} is damaged, {found}, and there is no other", where=place, do=do)
     if folder.exists():
-        do = f'it saves every save_steps and at its end; begin with what it has: localModelDir="{folder.model}"'
+        do = f"it saves every save_steps and at its end; its model is {folder.model}"
         if not folder.model.exists():
             do = f'"%byzerllm resume {folder.name}" begins it again'
         raise ByzerError(f"{key}: job {folder.name} has saved no checkpoint", where=place, do=do)

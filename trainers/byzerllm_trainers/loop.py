@@ -170,6 +170,11 @@ def train(
         ),
         clock=StepClock(engine.device),
     )
+    if rank.index == 0 and (settings.warmup_steps or 0) >= total_steps:
+        observer.note(
+            f"the warm-up takes {settings.warmup_steps} steps, and the run has {total_steps}: "
+            "the learning rate does not reach its peak"
+        )
     losses, tokens, started = [math.nan, math.nan], 0, time.perf_counter()
     asked = enough = False
     while step < total_steps and not (asked or enough):

@@ -82,7 +82,7 @@ def test_a_merge_whose_rounding_outweighs_the_adapter_says_so(
         ({"action": "merge", "localModelDir": "tunde"}, 'no folder and no job "tunde"'),
         ({"action": "merge", "localModelDir": "tuned", "modelNameOrPath": "nowhere"}, 'no folder "nowhere"'),
         ({"action": "merge", "localModelDir": "tuned", "pretrainedModelType": "lama"}, "lama"),
-        ({"action": "convert", "checkpointDir": "tuned"}, "there is no whole checkpoint"),
+        ({"action": "convert", "checkpointDir": "tuned"}, "job tuned has saved no checkpoint"),
         ({"action": "convert", "checkpointDir": "tuned", "tag": "step-7"}, "there is no whole checkpoint at .*step-7"),
         ({"action": "evaluate", "localModelDir": "tunde", "inputTable": "rows"}, "no folder, no job and no deployed"),
         ({"action": "evaluate", "localModelDir": "tuned", "inputTable": "row"}, "no table 'row'"),

@@ -186,7 +186,7 @@ class Trained(Job):
 
     name = "trained"
 
-    def wait(self, on_look: Any = None) -> dict[str, Any]:
+    def wait(self, on_look: Any = None, tell: Any = None) -> dict[str, Any]:
         if self._interrupted:
             raise KeyboardInterrupt
         return {

@@ -90,6 +90,9 @@ def _(bench: Bench) -> None:
 @case("warmup_steps", "warmup_ratio")
 def _(bench: Bench) -> None:
     by_steps = bench.run(4, warmup_steps=3, lr_scheduler_type="linear")
+    assert by_steps.notes == []
+    [note] = bench.run(2, warmup_steps=3, lr_scheduler_type="linear").notes
+    assert note.startswith("the warm-up takes 3 steps, and the run has 2")
     assert [r["learning_rate"] for r in by_steps.records] == pytest.approx([2.5e-3, 5e-3, 7.5e-3, 1e-2])
     by_ratio = settings(warmup_ratio=0.75, lr_scheduler_type="linear", learning_rate=1e-2)
     assert [by_ratio.learning_rate_at(step, 4) for step in range(4)] == pytest.approx([2.5e-3, 5e-3, 7.5e-3, 1e-2])
