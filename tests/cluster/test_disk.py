@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,16 +13,14 @@ from byzerllm_adapters.errors import ByzerError
 from byzerllm_trainers.checkpoint import committed, is_whole
 from tests.cluster.helpers import Observed, event_names, eventually, pretraining
 from tests.cluster.test_resume import is_the_uninterrupted
+from tests.small_disk import small_disk_at
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MiB."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", tmp_path], check=False)
-    if mounted.returncode:
-        pytest.skip("only root may mount a small disk")
-    yield tmp_path
-    subprocess.run(["umount", "-l", tmp_path], check=True)
+    with small_disk_at(tmp_path, 16) as disk:
+        yield disk
 
 
 def fill(disk: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import subprocess
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +14,14 @@ import pytest
 import torch
 
 from byzerllm_trainers.writer import BackgroundWriter, in_memory, write_file
+from tests.small_disk import small_disk_at
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path], check=False)
-    if mounted.returncode:
-        pytest.skip("only root may mount a small disk")
-    yield tmp_path
-    subprocess.run(["umount", "-l", tmp_path], check=True)
+    with small_disk_at(tmp_path, 1) as disk:
+        yield disk
 
 
 def written(folder: Path, **states: Any) -> dict[str, Any]:
