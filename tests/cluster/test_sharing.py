@@ -32,6 +32,10 @@ def test_two_jobs_and_a_model_on_two_cores_take_turns(
     assert "held by job first and model" in message
     assert reciter in message
     assert "".join(session.chat("Say it", model=reciter, temperature=0.0, max_tokens=5)), "it answers meanwhile"
+    third = session.run(pretraining(tiny_model, corpus, prefix, name="third", stage=2))
+    assert "held by job first, second and model" in waits_for(third)
+    third.stop()
+    assert third.wait()["status"] == "stopped", "it need not have begun"
     first.stop()
     assert first.wait()["status"] == "stopped"
     assert second.wait()["status"] == "finished"
@@ -58,16 +62,3 @@ def test_a_model_lends_its_gpu_to_a_job_and_comes_back_when_that_has_ended(
             mine.pause("lender", "borrower")
         assert "".join(mine.chat("Hello", model="lender", max_tokens=2)) is not None
         mine.undeploy("lender")
-
-
-def test_a_job_that_is_stopped_while_it_waits_ends(
-    session: Session, tiny_model: Path, corpus: Path, prefix: Path
-) -> None:
-    holder = session.run(pretraining(tiny_model, corpus, prefix, name="holder", stage=0, steps=100_000))
-    eventually(lambda: "running" in event_names(holder), 60)
-    waiting = session.run(pretraining(tiny_model, corpus, prefix, name="waiting", stage=0))
-    assert "held by job holder" in waits_for(waiting)
-    waiting.stop()
-    assert waiting.wait()["status"] == "stopped"
-    holder.stop(now=True)
-    assert holder.wait()["status"] == "stopped"
