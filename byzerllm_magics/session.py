@@ -136,16 +136,10 @@ class Session:
         Raises:
             ByzerError: a job is running on it, unless ``force``.
         """
-        from .cluster import connection, embedded, jobs
+        from .cluster import connection, jobs
 
-        running_here = None if connection.is_connected() else embedded.find()
-        if running_here and not force:  # a kernel that has just started; jobs of another may run there
-            connection.connect(running_here.address)
-        if not force and connection.is_connected() and (running := jobs.running()):
-            raise ByzerError(
-                f"still running: {', '.join(running)}",
-                do='"%byzerllm stop NAME" saves a checkpoint and ends a job; "%byzerllm shutdown --force" does not',
-            )
+        if not force:
+            jobs.refuse_while_running()
         self.chats.clear()
         return connection.shutdown()
 

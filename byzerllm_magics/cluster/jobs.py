@@ -20,6 +20,7 @@ from byzerllm_trainers.job_folder import (
 
 from ..paths import shown
 from ..state_folder import state_folder
+from . import connection, embedded
 from .connection import connect, is_connected
 from .job_watch import JobWatch
 
@@ -189,3 +190,18 @@ def listed() -> list[Job]:
 def running() -> list[str]:
     """Names of those that go on."""
     return [job.name for job in listed() if job.state not in (*FINAL_STATES, "lost")]
+
+
+def refuse_while_running() -> None:
+    """Refuse to end the cluster under a job that goes on.
+
+    Raises:
+        ByzerError: one does; how to end it.
+    """
+    if not connection.is_connected() and (found := embedded.find()):
+        connection.connect(found.address)  # a kernel that has just started; jobs of another may run there
+    if connection.is_connected() and (names := running()):
+        raise ByzerError(
+            f"still running: {', '.join(names)}",
+            do='"%byzerllm stop NAME" saves a checkpoint and ends a job; "%byzerllm shutdown --force" does not',
+        )
