@@ -107,7 +107,8 @@ def _killed(bench: Bench, number: int, victim: str, configuration: tuple[str, in
     else:
         ours = session(2)
         if victim == "node":
-            _start_node(bench)
+            _launch_node(bench)
+            _until(_node_is_up, WAIT_SECONDS)
             ours.setup(**{"resource.second": 1})
         job = ours.run(keys)
     assert isinstance(job, Job)
@@ -155,7 +156,7 @@ def _follow(
     recovery = Recovery(same=False)
     if victim == "node":
         _end_node(bench)
-        _start_node(bench)
+        _launch_node(bench)  # nobody waits for it: the old gang's end is looked at meanwhile
     if victim == "ray":
         connection.shutdown()
         connection.connect(num_cpus=CORES)
@@ -274,8 +275,8 @@ def _pid(name: str) -> int:
 # -- the second node ----------------------------------------------------------------------------------
 
 
-def _start_node(bench: Bench) -> None:
-    """Start a node that alone has the resource ``second``, on this machine."""
+def _launch_node(bench: Bench) -> None:
+    """Start a node that alone has the resource ``second``, on this machine, unless there is one."""
     import ray
 
     if bench.node is not None:
@@ -284,7 +285,12 @@ def _start_node(bench: Bench) -> None:
     node = Path(__file__).with_name("ray_node.py")
     resources = f'{{"CPU": {CORES}, "second": 2}}'
     bench.node = subprocess.Popen([sys.executable, str(node), address, resources])
-    _until(lambda: ray.available_resources().get("second", 0) == 2, WAIT_SECONDS)
+
+
+def _node_is_up() -> bool:
+    import ray
+
+    return bool(ray.available_resources().get("second", 0) == 2)
 
 
 def _end_node(bench: Bench) -> None:

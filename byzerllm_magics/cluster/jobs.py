@@ -17,6 +17,7 @@ from byzerllm_trainers.job_folder import (
     read_json,
     write_json,
 )
+from byzerllm_trainers.mirror import fetch, is_remote
 
 from ..paths import shown
 from ..state_folder import state_folder
@@ -51,9 +52,9 @@ class Job:
 
     @property
     def state(self) -> str:
-        """``preparing``, ``starting``, ``running``, ``restarting``, ``finished``, ``failed`` or ``stopped``.
+        """``preparing``, ``starting``, ``running``, ``restarting``, ``stopping``, or how it ended.
 
-        Or ``lost``: its cluster is gone, and it can be resumed.
+        That is ``finished``, ``failed``, ``stopped``, or ``lost``: its cluster is gone, and it can be resumed.
         """
         state = JobWatch(self.folder).look()
         return "lost" if state.active and not follow.is_alive(self.folder) else state.state
@@ -162,11 +163,15 @@ def remember(folder: JobFolder) -> None:
 
 
 def find(name: str) -> Job:
-    """Return a job by name, the newest of that name, or by its folder's path.
+    """Return a job by name, the newest of that name, by its folder's path, or fetched from its ``s3://`` address.
 
     Raises:
         ByzerError: none is known; the nearest name.
     """
+    if is_remote(name):
+        folder = fetch(name)
+        remember(folder)
+        return Job(folder)
     jobs = listed()
     if named := [job for job in jobs if job.name == name]:
         return named[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..widgets.job_state import ACTIVE
 from .dispatch import Context, Parser
 
 
@@ -21,5 +22,5 @@ def call(context: Context) -> None:
     job = context.session.job(context.options.job)
     context.bind(context.options.output, job)
     JobView(job).show()
-    if job.state in ("preparing", "starting", "running", "restarting"):
+    if job.state in ACTIVE:
         connection.connect_behind(context.session.settings.ray_address)

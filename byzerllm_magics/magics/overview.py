@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..widgets.job_state import ACTIVE
 from . import SUBCOMMANDS
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def call(session: Session) -> None:
         "",
         '"%byzerllm NAME --help" explains each; "%byzerllm params sft" lists the keys of a fine-tuning cell.',
     ]
-    active = [job.name for job in session.jobs() if job.state in ("preparing", "starting", "running", "restarting")]
+    active = [job.name for job in session.jobs() if job.state in ACTIVE]
     if active:
         lines.append(f"Running jobs: {', '.join(active)}")
     print("\n".join(lines))

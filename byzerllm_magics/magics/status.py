@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..widgets.job_state import ACTIVE
 from .dispatch import Context, Parser
 
 
@@ -17,5 +18,5 @@ def call(context: Context) -> Any:
     from .setup_card import SetupCard
 
     session = context.session
-    running = [job for job in session.jobs() if job.state in ("preparing", "starting", "running", "restarting")]
+    running = [job for job in session.jobs() if job.state in ACTIVE]
     return SetupCard(session.connect(start=False), session.settings, session.models(), running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..widgets.job_state import ACTIVE
 from .dispatch import Context, Parser
 from .waiting import wait_for
 
@@ -16,6 +17,6 @@ def parser() -> Parser:
 def call(context: Context) -> None:
     """Wait; interrupting leaves the job running."""
     job = context.session.job(context.options.job)
-    if job.state in ("preparing", "starting", "running", "restarting"):
+    if job.state in ACTIVE:
         context.session.connect()
     wait_for(job)

@@ -65,7 +65,7 @@ class JobCard(LiveView):
                 **{name: getattr(state, name) for name in ("workers", "attempt", "step", "total_steps", "folder")},
                 "samples": state.samples,
                 **{name: finite_or_none(state.last(name)) for name in SERIES},
-                "stoppable": state.active and self._stop is not None,
+                "stoppable": state.active and state.state != "stopping" and self._stop is not None,
             }
             told = {name: self.card.get(name) for name in card}
             if card != told or (state.active and now - self._sent >= RESEND_SECONDS):

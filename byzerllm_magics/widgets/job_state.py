@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import numpy as np
 
-ACTIVE: Final = frozenset({"preparing", "starting", "running", "restarting"})
+ACTIVE: Final = frozenset({"preparing", "starting", "running", "restarting", "stopping"})
 """States in which workers hold resources or will soon, and in which stopping makes sense."""
 
 ENDED: Final = frozenset({"finished", "failed", "stopped"})

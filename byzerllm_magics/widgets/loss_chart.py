@@ -27,7 +27,7 @@ class LossChart(LiveView):
 
     Traits:
         data: float32, little-endian: "step", then each name of `meta["names"]`, `meta["points"]` values each.
-        meta: names, points, raw (points the job has), last_step, title, total_steps, state, last (newest
+        meta: names, points, raw (points the job has), last_step, title, total_steps, state, active, last (newest
             value of each series or None), checkpoints, range (what `data` covers, [] for everything).
         range: Set by the page on zoom, [first step, last step] or []; answered at full resolution.
     """
@@ -80,6 +80,7 @@ class LossChart(LiveView):
             "title": state.name,
             "total_steps": state.total_steps,
             "state": state.state,
+            "active": state.active,
             "last": {name: finite_or_none(state.last(name)) for name in SERIES},
             "checkpoints": state.checkpoints,
             "range": self.range,

@@ -103,3 +103,20 @@ def test_a_job_that_is_stopped_now_ends_with_its_last_checkpoint(
     job.resume()
     assert job.wait()["status"] == "finished"
     assert is_the_uninterrupted(job, pretrained)
+
+
+def test_a_stop_holds_although_the_coordinator_dies_before_it_acts(
+    begun: Callable[..., Begun], pretrained: Observed
+) -> None:
+    job, workers = begun("stopped-and-killed")
+    coordinator = psutil.Process(worker_pid(job.name))
+    for worker in workers:  # no step ends, so that the stop is only known to the coordinator
+        worker.send_signal(signal.SIGSTOP)
+    job.stop()
+    coordinator.kill()
+    assert job.wait()["status"] == "stopped"
+    assert "stopping" in event_names(job)
+    assert not any(worker.is_running() for worker in workers)
+    job.resume()
+    assert job.wait()["status"] == "finished"
+    assert is_the_uninterrupted(job, pretrained)

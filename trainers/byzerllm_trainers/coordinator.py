@@ -16,6 +16,7 @@ from typing import Any
 from byzerllm_adapters.errors import ByzerError
 
 from . import afterwards, recipe
+from .copying import Copying, store_settings
 from .gang import NAMESPACE, EndedNow, Gang
 from .job_folder import JobFolder, LeaseLost, Record
 from .job_request import JobRequest, read_request
@@ -46,11 +47,14 @@ def start_coordinator(root: str) -> Any:
             max_restarts=-1,  # `_go_on` bounds them
             max_concurrency=16,
         )
-        .remote(root, installed_versions())
+        .remote(root, installed_versions(), store_settings())
     )
 
 
 GOES_ON = "going on from the last checkpoint"
+
+STOPPING = "stopping"
+"""The event that says that the user has asked for the job's end."""
 
 
 class Coordinator:
@@ -59,9 +63,10 @@ class Coordinator:
     Args:
         root: The job's folder.
         versions: Of Python and the key libraries where the job was asked for.
+        store: Keys and server of the object store, where the job has a copy there.
     """
 
-    def __init__(self, root: str, versions: Mapping[str, str]) -> None:
+    def __init__(self, root: str, versions: Mapping[str, str], store: Mapping[str, str]) -> None:
         self._folder, self._versions = JobFolder(root), versions
         keep_log(self._folder.logs / "coordinator.log")
         self._stop, self._end_now = threading.Event(), threading.Event()
@@ -70,6 +75,8 @@ class Coordinator:
         self._board: TensorBoardServer | None = None
         self._preparing: Any | None = None
         self._owner, self._attempt = "", 0
+        self._telling = threading.RLock()
+        self._copying = Copying(self._folder, store, tell=self._note, superseded=self._end_now.set)
         threading.Thread(target=self._run, name="supervisor", daemon=True).start()
 
     def workers(self) -> list[Any]:
@@ -82,7 +89,15 @@ class Coordinator:
         self._begun.wait()
 
     def stop(self, now: bool = False) -> None:
-        """End the job after the current step, with a checkpoint; or ``now``, with what the last one holds."""
+        """End the job after the current step, with a checkpoint; or ``now``, with what the last one holds.
+
+        The events say so before this returns: it holds although this process may die, and be restarted, before it acts.
+        """
+        with self._telling:
+            if self._folder.ending() is not None:  # nothing may follow a job's end
+                return
+            how = "with its last checkpoint" if now else "after a step and its checkpoint"
+            self._event(STOPPING, message=f"ends {how}", now=now)
         self._stop.set()
         if now:
             self._end_now.set()
@@ -99,7 +114,8 @@ class Coordinator:
             self._conclude()
             self._announce()
             for wrong in afterwards.call_all(self._folder):
-                self._event("note", message=wrong)
+                self._note(wrong)
+            self._copying.finish()
         except LeaseLost as lost:  # the job goes on elsewhere, and its folder is no longer ours
             print(f"ends: {lost}")
         finally:
@@ -135,7 +151,7 @@ class Coordinator:
         try:
             announce(how, self._folder)
         except Exception as error:  # noqa: BLE001 - a bad address, a server's nonsense: the job has ended all the same
-            self._event("note", message=f"on_finish failed: {error}")
+            self._note(f"on_finish failed: {error}")
 
     def _supervise(self) -> Record:
         """Run attempts until one ends; return the final event."""
@@ -175,12 +191,14 @@ class Coordinator:
             raise LeaseLost(f"job {self._folder.name} had ended")
         self._take_lease(newest)
         self._go_on(request, "its coordinator died")
+        self._heed_earlier_stop()
 
     def _take_lease(self, held: int | None = None) -> None:
         import ray
 
         cluster = ray.get_runtime_context().gcs_address
         self._attempt = self._folder.take_lease(self._owner, held, cluster=cluster)
+        self._copying.claim(self._attempt, self._owner)
 
     def _go_on(self, request: JobRequest, loss: str) -> None:
         """Say that the job goes on after a loss.
@@ -192,7 +210,7 @@ class Coordinator:
             raise ByzerError(f"{loss}, and Python code drives the workers", do="run that code again")
         losses = 1
         for event in reversed(self._folder.events()):
-            if event["event"] == "checkpoint" or (event["event"] == "restarting" and "lost" not in event):
+            if event["event"] == "checkpoint" or _is_resumed(event):
                 break
             losses += "lost" in event
         if losses > MAX_LOSSES:
@@ -201,6 +219,17 @@ class Coordinator:
                 do=f'see "%byzerllm logs {self._folder.name}": out of memory is the usual reason',
             )
         self._event("restarting", message=f"{loss}; {GOES_ON}", lost=loss)
+
+    def _heed_earlier_stop(self) -> None:
+        """End soon if the user had asked for it before this coordinator died, and has not resumed the job since."""
+        for event in reversed(self._folder.events()):
+            if _is_resumed(event):
+                return
+            if event["event"] == STOPPING:
+                self._stop.set()
+                if event["now"]:
+                    self._end_now.set()
+                return
 
     def _begin_preparing(self) -> Any | None:
         """Tokenise in a Ray task, whose process gives the memory back; None when an earlier attempt has done it."""
@@ -239,7 +268,7 @@ class Coordinator:
             raise ByzerError("tokenising: its process died twice", do=do) from error
         self._event("prepared", **counts)
         for note in notes_of(counts):
-            self._event("note", message=note)
+            self._note(note)
         self._preparing = None
 
     def _one_attempt(self, request: JobRequest) -> Record:
@@ -277,11 +306,20 @@ class Coordinator:
     def _say_what_is_missing(self, message: str) -> None:
         self._event("starting", message=message, waiting=True)
 
+    def _note(self, message: str) -> None:
+        self._event("note", message=message)
+
     def _event(self, name: str, **details: Any) -> None:
-        self._folder.check_lease(self._attempt)
-        record = {"event": name, "time": time.time(), "attempt": self._attempt, **details}
-        self._folder.append("events.jsonl", [record], last_words=True)
+        with self._telling:
+            self._folder.check_lease(self._attempt)
+            record = {"event": name, "time": time.time(), "attempt": self._attempt, **details}
+            self._folder.append("events.jsonl", [record], last_words=True)
         print(f"{name}: {details}")
+
+
+def _is_resumed(event: Record) -> bool:
+    """Whether an event says that the user has the job go on, not that it does so by itself after a loss."""
+    return event["event"] == "restarting" and "lost" not in event
 
 
 def notes_of(counts: Record) -> list[str]:

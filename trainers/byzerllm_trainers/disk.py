@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .checkpoint import committed
 from .job_folder import UNPUBLISHED, JobFolder
+from .mirror import mirror_of, unreachable
 
 
 def size(folder: Path) -> int:
@@ -38,11 +39,20 @@ def dispensable(folder: JobFolder) -> list[Path]:
 
 
 def clean(folder: JobFolder) -> int:
-    """Remove what is `dispensable` and return its bytes; rows that came with the job stay."""
+    """Remove what is `dispensable`, in the job's copy too, and return its bytes; rows that came with the job stay.
+
+    Raises:
+        ByzerError: the copy cannot be reached: it still has what was removed here.
+    """
     freed = 0
     for path in dispensable(folder):
         freed += size(path)
         shutil.rmtree(path)
         if path == folder.checkpoints:
             path.mkdir()
+    if freed and (mirror := mirror_of(folder)):
+        try:
+            mirror.push(folder.attempt())
+        except OSError as error:
+            raise unreachable(mirror.address, error) from error
     return freed

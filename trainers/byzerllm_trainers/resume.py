@@ -12,6 +12,7 @@ from .coordinator import start_coordinator
 from .gang import wait_until_free
 from .job_folder import JobFolder, Record, write_json
 from .job_request import JobRequest, read_request
+from .mirror import mirror_of
 from .placement import placement
 
 
@@ -57,6 +58,8 @@ def resume(folder: JobFolder, changes: Changes = AS_IT_WAS) -> None:
     import ray
     from ray.exceptions import RayActorError
 
+    if (mirror := mirror_of(folder)) and mirror.exists():
+        mirror.fetch()  # it may have gone on elsewhere
     request = read_request(folder)
     if request.driven:
         raise ByzerError(f"job {folder.name} is driven by Python code", do="run that code again")

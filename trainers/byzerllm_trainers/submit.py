@@ -34,6 +34,7 @@ from .elsewhere import check_beginning
 from .job_folder import JobFolder
 from .job_request import JobRequest
 from .loop_settings import LoopSettings, loop_settings
+from .mirror import Mirror, is_remote, working_folder
 from .parts import Row
 from .placement import placement
 from .trackers import check_tracker
@@ -88,8 +89,9 @@ def submit(
         **placement(workers, num_cpus, dict(resources or {}), one_node=train.optimization.one_node),
     )
     check_device(checked.settings, gpu=request.gpu)
-    folder = JobFolder(Path(train.local_path_prefix) / name)
+    folder = JobFolder(working_folder(train.local_path_prefix) / name)
     _refuse_running(name)
+    _refuse_copied(folder, train.local_path_prefix)
     folder.create(request.as_record())
     try:
         if table is not None:
@@ -281,6 +283,14 @@ def _refuse_running(name: str) -> None:
     except ValueError:
         return
     raise ByzerError(f"a job named {name!r} is running on this cluster", do=f'see it with "%byzerllm attach {name}"')
+
+
+def _refuse_copied(folder: JobFolder, prefix: str) -> None:
+    """Refuse a name that a job at the address has, which may have been started elsewhere."""
+    address = f"{prefix.rstrip('/')}/{folder.name}"
+    if is_remote(prefix) and Mirror(folder, address).exists():
+        do = f'choose another name; "%byzerllm resume {address}" fetches it and goes on'
+        raise ByzerError(f"a job named {folder.name!r} exists already at {prefix}", do=do)
 
 
 def _keep_function(folder: JobFolder, function: Callable[[], Any]) -> None:

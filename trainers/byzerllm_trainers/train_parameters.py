@@ -66,7 +66,9 @@ class TrainParameters(Parameters):
         None, alias="localDataDir", description="A folder of data files, instead of inputTable."
     )
     local_path_prefix: Text = Field(
-        "jobs", alias="localPathPrefix", description="The folder that gets a folder for each job."
+        "jobs",
+        alias="localPathPrefix",
+        description="The folder that gets a folder for each job; `s3://bucket/folder` keeps a copy of each there.",
     )
     input_table: Text | None = Field(
         None, alias="inputTable", description="The table or DataFrame variable with the data."

@@ -8,7 +8,6 @@ const SERIES = {
   grad_norm: "Gradient norm",
   tokens_per_second: "Tokens/s",
 };
-const ACTIVE = new Set(["preparing", "starting", "running", "restarting"]);
 
 /** Return the columns by name; what is not finite becomes null, which uPlot draws as a gap. */
 function unpack(data, meta) {
@@ -27,7 +26,7 @@ function unpack(data, meta) {
 function xRange(meta, zoom) {
   if (zoom.length === 2) return zoom;
   const last = meta.last_step ?? 0;
-  return [0, Math.max(1, (ACTIVE.has(meta.state) && meta.total_steps) || last)];
+  return [0, Math.max(1, (meta.active && meta.total_steps) || last)];
 }
 
 /** Return readable ticks for a logarithmic axis: uPlot's own count up from the range's odd lower end. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ class Losing(Coordinator):
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder, self._attempt = folder, folder.take_lease("test")
+        self._telling, self._gang = threading.RLock(), None
+        self._stop, self._end_now = threading.Event(), threading.Event()
 
     def lose(self, *, driven: bool = False) -> None:
         keys: dict[str, Any] = {"pretrainedModelType": "sft/llama", "localModelDir": "m"}
@@ -63,3 +66,27 @@ def test_each_loss_is_told_with_what_is_done_about_it(coordinator: Losing) -> No
 def test_a_job_that_python_code_drives_is_not_started_again(coordinator: Losing) -> None:
     with pytest.raises(ByzerError, match="worker 0 died, and Python code drives the workers"):
         coordinator.lose(driven=True)
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_a_stop_that_was_asked_for_holds_when_the_coordinator_is_restarted(coordinator: Losing, now: bool) -> None:
+    coordinator.stop(now)
+    restarted = Losing(coordinator._folder)
+    restarted._heed_earlier_stop()
+    assert (restarted._stop.is_set(), restarted._end_now.is_set()) == (True, now)
+
+
+def test_a_job_that_was_resumed_after_a_stop_does_not_heed_it(coordinator: Losing) -> None:
+    coordinator.stop()
+    coordinator.tell("restarting", message="resumed by the user")
+    restarted = Losing(coordinator._folder)
+    restarted._heed_earlier_stop()
+    assert not restarted._stop.is_set()
+
+
+def test_a_stop_that_comes_after_the_end_does_not_take_it_back(coordinator: Losing) -> None:
+    coordinator.tell("finished", steps=3)
+    coordinator.stop()
+    ending = coordinator._folder.ending()
+    assert ending is not None
+    assert ending["event"] == "finished"

@@ -1,0 +1,251 @@
+"""The copy of a job's folder at an object store: whole, in order, and written by one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers import disk
+from byzerllm_trainers.checkpoint import committed, damage
+from byzerllm_trainers.copying import Copying, store_settings
+from byzerllm_trainers.job_folder import JobFolder, LeaseLost
+from byzerllm_trainers.mirror import Mirror, fetch, mirror_of, working_folder
+from tests.object_store import object_store
+
+PREFIX = "s3://bucket/jobs"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[dict[str, str]]:
+    with object_store() as environment:
+        yield environment
+
+
+@pytest.fixture
+def elsewhere(server: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Become another machine: one with an empty cache, which sees the same server."""
+    for name, value in server.items():
+        monkeypatch.setenv(name, value)
+
+    def move(machine: str) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+
+    move("first")
+    return move
+
+
+@pytest.fixture
+def job(elsewhere: Callable[[str], None], request: pytest.FixtureRequest) -> JobFolder:
+    """A job with an attempt, two checkpoints and a few records, and no copy yet."""
+    folder = JobFolder(working_folder(PREFIX) / request.node.name.partition("[")[0])
+    folder.create({"parameters": {"localPathPrefix": PREFIX}})
+    folder.take_lease("first")
+    for step in (10, 20):
+        checkpoint(folder, step)
+    folder.append("metrics.jsonl", [{"step": step, "attempt": 1} for step in range(1, 23)])
+    folder.append("events.jsonl", [{"event": "running", "attempt": 1}])
+    return folder
+
+
+def checkpoint(folder: JobFolder, step: int, content: bytes = b"weights") -> Path:
+    path = folder.checkpoints / f"step-{step}"
+    (path / "state").mkdir(parents=True)
+    (path / "state" / "rank-0.pt").write_bytes(content)
+    files = {"state/rank-0.pt": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
+    (path / "manifest.json").write_text(json.dumps({"step": step, "files": files}))
+    return path
+
+
+def copied(folder: JobFolder) -> Mirror:
+    mirror = mirror_of(folder)
+    assert mirror is not None
+    if mirror.newest() < folder.attempt():
+        mirror.claim(folder.attempt(), folder.owner(folder.attempt()))
+    mirror.push(folder.attempt())
+    return mirror
+
+
+def contents(folder: JobFolder) -> dict[str, bytes]:
+    files = (path for path in folder.root.rglob("*") if path.is_file() and path.name != ".reserve")
+    return {str(path.relative_to(folder.root)): path.read_bytes() for path in files}
+
+
+def address(folder: JobFolder) -> str:
+    return f"{PREFIX}/{folder.name}"
+
+
+def test_what_is_fetched_elsewhere_is_what_was_sent(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    (job.data / "rows.parquet").write_bytes(b"rows")
+    (job.logs / "rank-0.log").write_bytes(b"no end of line")
+    mirror = copied(job)
+    job.append("metrics.jsonl", [{"step": 23, "attempt": 1}])
+    mirror.push(1)
+    elsewhere("second")
+    found = fetch(address(job))
+    assert found.root != job.root
+    assert contents(found) == contents(job)
+
+
+def test_secrets_stay(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    job.afterwards.mkdir()
+    (job.afterwards / "pausing").write_bytes(b"a pickled key")
+    copied(job)
+    elsewhere("second")
+    assert not fetch(address(job)).afterwards.exists()
+
+
+def test_a_torn_checkpoint_and_half_made_shards_stay(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    (job.checkpoints / "step-20" / "manifest.json").unlink()
+    (job.data / "attempt-1" / "shards").mkdir(parents=True)
+    (job.data / "attempt-1" / "shards" / "tokens.bin").write_bytes(b"half")
+    copied(job)
+    elsewhere("second")
+    found = fetch(address(job))
+    assert [path.name for path in committed(found)] == ["step-10"]
+    assert not (found.checkpoints / "step-20").exists()
+    assert not list(found.data.iterdir())
+
+
+def test_what_was_removed_here_is_removed_there(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    mirror = copied(job)
+    shutil.rmtree(job.checkpoints / "step-10")
+    checkpoint(job, 30)
+    mirror.push(1)
+    elsewhere("second")
+    assert [path.name for path in committed(fetch(address(job)))] == ["step-20", "step-30"]
+
+
+def test_cleaning_a_finished_job_cleans_its_copy(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    job.append("events.jsonl", [{"event": "finished", "attempt": 1, "steps": 22}])
+    copied(job)
+    disk.clean(job)
+    elsewhere("second")
+    assert not committed(fetch(address(job)))
+
+
+def test_a_checkpoint_that_was_written_again_replaces_the_copy(
+    job: JobFolder, elsewhere: Callable[[str], None]
+) -> None:
+    copied(job)
+    shutil.rmtree(job.checkpoints / "step-20")
+    checkpoint(job, 20, b"other w")
+    copied(job)  # by another process: it has to find out what is there
+    elsewhere("second")
+    found = fetch(address(job))
+    assert (found.checkpoints / "step-20" / "state" / "rank-0.pt").read_bytes() == b"other w"
+    assert not damage(found.checkpoints / "step-20")
+
+
+def test_what_was_changed_there_is_seen_by_its_checksum(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    mirror = copied(job)
+    mirror._write("checkpoints/step-20/state/rank-0.pt", b"weightz")
+    elsewhere("second")
+    whole = [path.name for path in committed(fetch(address(job))) if not damage(path)]
+    assert whole == ["step-10"]
+
+
+def test_another_coordinator_sends_only_what_is_new_of_the_records(
+    job: JobFolder, elsewhere: Callable[[str], None]
+) -> None:
+    copied(job)
+    job.append("metrics.jsonl", [{"step": 23, "attempt": 1}])
+    mirror = copied(job)
+    assert len(mirror._listed("metrics.jsonl")) == 2
+    elsewhere("second")
+    assert [step["step"] for step in fetch(address(job)).metrics()] == list(range(1, 24))
+
+
+def test_a_line_that_is_being_written_is_not_sent(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    with (job.root / "metrics.jsonl").open("a") as handle:
+        handle.write('{"step": 23, "att')
+    copied(job)
+    elsewhere("second")
+    assert fetch(address(job)).metrics() == job.metrics()
+    assert not (working_folder(PREFIX) / job.name / "metrics.jsonl").read_bytes().endswith(b"att")
+
+
+def test_an_attempt_elsewhere_ends_those_who_write_here(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    mirror = copied(job)
+    elsewhere("second")
+    other = fetch(address(job))
+    assert other.take_lease("second") == 2
+    copied(other)
+    before = mirror._sizes("")
+    checkpoint(job, 30)
+    with pytest.raises(LeaseLost, match=f"attempt 2 took over from attempt 1 at {address(job)}"):
+        mirror.push(1)
+    assert mirror._sizes("") == before
+    with pytest.raises(LeaseLost):
+        job.check_lease(1)  # which every worker asks before it writes
+
+
+def test_a_job_that_went_on_elsewhere_is_fetched_back(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    copied(job)
+    elsewhere("second")
+    other = fetch(address(job))
+    other.take_lease("second")
+    checkpoint(other, 30)
+    copied(other)
+    elsewhere("first")
+    assert contents(fetch(address(job))) == contents(other)
+
+
+def test_what_is_as_new_on_disk_is_not_fetched(job: JobFolder) -> None:
+    copied(job)
+    checkpoint(job, 30)  # not sent yet when the cluster ended
+    assert [path.name for path in committed(fetch(address(job)))] == ["step-10", "step-20", "step-30"]
+
+
+def test_of_two_who_claim_one_attempt_one_gets_it(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    copied(job)
+    elsewhere("second")
+    other = fetch(address(job))
+    job.take_lease("here")
+    other.take_lease("there")
+    first, second = mirror_of(job), mirror_of(other)
+    assert first is not None
+    assert second is not None
+    first.claim(2, "here")
+    with pytest.raises(LeaseLost):
+        second.claim(2, "there")
+    first.push(2)
+
+
+def test_an_address_without_a_job_is_an_error(elsewhere: Callable[[str], None]) -> None:
+    with pytest.raises(ByzerError, match="there is no job at s3://bucket/jobs/none"):
+        fetch(f"{PREFIX}/none")
+
+
+@pytest.mark.parametrize("wrong", ["s3://bucket", "s3://", "bucket/jobs"])
+def test_what_is_no_address_is_an_error(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(ByzerError, match="is no address of a job"):
+        Mirror(JobFolder(tmp_path), wrong)
+
+
+def test_a_server_that_cannot_be_reached_is_told_once_and_again_when_it_can(
+    job: JobFolder, server: dict[str, str]
+) -> None:
+    told: list[str] = []
+    copying = Copying(job, store_settings(), tell=told.append, superseded=lambda: None)
+    copying.claim(1, "first")
+    copying._ended.set()
+    copying._thread.join()
+    assert copying._mirror is not None
+    mirror, whole = copying._mirror, copying._mirror._store
+    mirror._store = S3FileSystem(
+        endpoint_override="127.0.0.1:1", scheme="http", retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1)
+    )
+    assert not copying._send()
+    assert not copying._send()
+    mirror._store = whole
+    assert copying._send()
+    assert len(told) == 2
+    assert told[0].startswith(f"cannot reach {address(job)}: ")
+    assert told[1] == f"{address(job)} is up to date again"
