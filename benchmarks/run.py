@@ -23,6 +23,7 @@ BENCHMARKS = (
     "sfft_vs_peers",
     "first_token",
     "view_cost",
+    "attach",
     "read_script",
     "sql_calls",
     "tables",

@@ -31,20 +31,21 @@ class JobView:
         self._lock = threading.Lock()
         self._parts: tuple[Any, Any, Any] | None = None
 
-    def show(self) -> None:
-        """Display the job; a job that has ended is shown as its static twin at once."""
+    def show(self) -> JobState:
+        """Display the job and return its state; one that has ended is shown as its static twin at once."""
         from .widgets.live_output import LiveOutput
         from .widgets.twins import job_bundle
 
         state = self._watch.look()
-        output = LiveOutput()
+        output, twin = LiveOutput(), job_bundle(state)
         card, chart, box = _widgets(state, self._job)
-        output.show(box, job_bundle(state), hider=chart)
+        output.show(box, twin, hider=chart)
         self._parts = card, chart, output
         if state.active:
             WATCHER.add(self)
         else:
-            output.settle(job_bundle(state))
+            output.settle(twin)
+        return state
 
     def refresh(self) -> bool:
         """Bring the view up to date; return whether the job goes on."""

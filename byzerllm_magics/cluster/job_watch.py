@@ -42,21 +42,26 @@ class JobWatch:
         self._heard = time.monotonic()
         self.state = JobState(folder.name, shown(folder.root), method, workers=int(request["workers"]))
 
+    def hear(self) -> JobState:
+        """Read what has happened, but not the steps, and return the state as far as that says it."""
+        for event in self._events.advance():
+            self._apply(event)
+            self._heard = time.monotonic()
+        return self.state
+
     def look(self) -> JobState:
         """Read what is new and return the state."""
-        stepped, events = self.curve.advance(), self._events.advance()
-        for event in events:
-            self._apply(event)
+        stepped = self.curve.advance()
+        self.hear()
         if stepped:
+            self._heard = time.monotonic()
             columns = self.curve.columns
             self.state.step = int(columns["step"][-1])
             self.state.series = {name: columns[name] for name in ("step", *SERIES)}
         if samples := self._samples.advance():
             newest = samples[-1]["attempt"], samples[-1]["step"]
             self.state.samples = [each for each in samples if (each["attempt"], each["step"]) == newest]
-        if stepped or events:
-            self._heard = time.monotonic()
-        elif self.state.active and self._is_alive and time.monotonic() - self._heard > LIVENESS_SECONDS:
+        if self.state.active and self._is_alive and time.monotonic() - self._heard > LIVENESS_SECONDS:
             self._heard = time.monotonic()
             if not self._is_alive(self._folder) and self._folder.ending() is None:
                 self.state.state = "failed"

@@ -56,7 +56,7 @@ class Job:
 
         That is ``finished``, ``failed``, ``stopped``, or ``lost``: its cluster is gone, and it can be resumed.
         """
-        state = JobWatch(self.folder).look()
+        state = JobWatch(self.folder).hear()
         return "lost" if state.active and not follow.is_alive(self.folder) else state.state
 
     def wait(self, on_look: Callable[[], None] = lambda: None, tell: Callable[[str], None] = print) -> Record:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..widgets.job_state import ACTIVE
 from .dispatch import Context, Parser
 
 
@@ -21,6 +20,5 @@ def call(context: Context) -> None:
 
     job = context.session.job(context.options.job)
     context.bind(context.options.output, job)
-    JobView(job).show()
-    if job.state in ACTIVE:
+    if JobView(job).show().active:
         connection.connect_behind(context.session.settings.ray_address)

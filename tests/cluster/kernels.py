@@ -37,24 +37,34 @@ class Cell:
 
 
 class Kernel:
-    """A Python kernel with the magics loaded."""
+    """A Python kernel.
 
-    def __init__(self) -> None:
+    Args:
+        wait: False: `wait` follows; others may start meanwhile.
+    """
+
+    def __init__(self, *, wait: bool = True) -> None:
         self._manager = KernelManager(kernel_name="python3")
         self._manager.start_kernel()
         self._client = self._connect()
+        if wait:
+            self.wait()
 
     def _connect(self) -> BlockingKernelClient:
         client = self._manager.client()
         client.start_channels()
-        client.wait_for_ready(timeout=120)
         return client
+
+    def wait(self) -> None:
+        """Wait until it takes cells."""
+        self._client.wait_for_ready(timeout=120)
 
     def restart(self) -> None:
         """A new process, as "Restart Kernel" gives one."""
         self._client.stop_channels()
         self._manager.restart_kernel(now=True)
         self._client = self._connect()
+        self.wait()
 
     def close(self) -> None:
         """End the process."""

@@ -143,6 +143,24 @@ def test_a_fresh_process_sees_every_step(started: Started) -> None:
     assert int(python(code, dict(os.environ)).stdout) >= before
 
 
+def test_ten_notebooks_watch_one_job(started: Started) -> None:
+    """Each sees it live from its first step, and none of them keeps it from training."""
+    kernels = [Kernel(wait=False) for _ in range(10)]
+    try:
+        for kernel in kernels:
+            kernel.wait()
+            cell = kernel.run("%load_ext byzerllm_magics\n%byzerllm attach watched -o it")
+            assert cell.shown(WIDGET_VIEW), cell.traceback
+        before = started.job.folder.metrics()[-1]["step"]
+        look = "from byzerllm_magics.live import WATCHER\n[view] = WATCHER._views\nprint(view._watch.state.step)"
+        eventually(lambda: all(int(kernel.run(look).printed) > before for kernel in kernels), 60)
+        steps = kernels[-1].run("steps = list(it.metrics().step); print(steps == list(range(1, len(steps) + 1)))")
+        assert steps.printed == "True\n"
+    finally:
+        for kernel in kernels:
+            kernel.close()
+
+
 def test_stopping_saves_a_checkpoint_and_ends_the_job(kernel: Kernel, started: Started) -> None:
     stopped = kernel.run("%byzerllm stop watched")
     assert stopped.status == "ok", stopped.traceback
