@@ -47,7 +47,7 @@ def data_cell() -> str:
 
 
 def test_the_chart_grows_while_the_job_runs_and_ends_at_the_last_metric(lab, open_notebook, tiny_model):
-    job = JOB.format(name="seen", model=tiny_model, steps=600)
+    job = JOB.format(name="seen", model=tiny_model, steps=300)
     lab.write("chart.ipynb", [data_cell(), SETUP, job, "%byzerllm wait seen"])
     notebook = open_notebook("chart.ipynb")
     notebook.run(0)
@@ -71,7 +71,7 @@ def test_the_chart_grows_while_the_job_runs_and_ends_at_the_last_metric(lab, ope
 
     notebook.run(3, wait=60)
     metrics = [json.loads(line) for line in (lab.folder / "jobs/seen/metrics.jsonl").read_text().splitlines()]
-    assert metrics[-1]["step"] == 600
+    assert metrics[-1]["step"] == 300
     assert float(last["loss"]) == pytest.approx(metrics[int(last["step"]) - 1]["loss"], rel=1e-6)
     text = notebook.output(2).inner_text()
     assert "finished" in text

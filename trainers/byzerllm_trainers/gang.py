@@ -7,6 +7,7 @@ raises, and one that stands still end the attempt. They are not detached: they e
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +29,9 @@ PATIENCE_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 """Between looks at whether the job is to end now, or a worker stands still; a death wakes the coordinator at once."""
 
+
+WORKER = re.compile(r"W-\d+-(?P<job>.+)")
+"""A worker's name: who only waits for room has none."""
 
 REPLICA = "SERVE_REPLICA::"
 """How the names of Ray Serve's replicas begin: its application's and deployment's names follow."""
@@ -235,11 +239,12 @@ def _missing(bundle: dict[str, float], workers: int, job: str) -> str:
 
 
 def _holders(job: str) -> str:
-    """Return which other jobs and deployed models are on the cluster."""
+    """Return which other jobs have workers on the cluster, and which models are deployed there."""
     from ray.util import list_named_actors
 
     actors = [(actor["namespace"], actor["name"]) for actor in list_named_actors(all_namespaces=True)]
-    jobs = {name for space, name in actors if space == NAMESPACE and name != job and not name.startswith("W-")}
+    workers = (WORKER.fullmatch(name) for space, name in actors if space == NAMESPACE)
+    jobs = {found["job"] for found in workers if found and found["job"] != job}
     replicas = [name.removeprefix(REPLICA) for _, name in actors if name.startswith(REPLICA)]
     models = {name.partition("#")[0].rpartition("/")[2] for name in replicas}
     found = [f"{kind} {', '.join(sorted(names))}" for kind, names in (("job", jobs), ("model", models)) if names]
