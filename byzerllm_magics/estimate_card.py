@@ -34,7 +34,9 @@ class EstimateCard:
             ("disk", _disk(estimate)),
         ]
         self.changes = [f"{change.keys}: {size(change.total)}" for change in estimate.changes]
-        if estimate.changes and estimate.changes[-1].total > estimate.room.memory:
+        if estimate.need.total > estimate.room.memory and all(
+            change.total > estimate.room.memory for change in estimate.changes[-1:]
+        ):
             self.changes.append(_smaller_still(estimate))
 
     def __repr__(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from byzerllm_adapters.errors import ByzerError
 from byzerllm_adapters.parameters import read
 from byzerllm_trainers.actions.action_parameters import ConvertParameters, MergeParameters
 
@@ -18,6 +19,7 @@ from .tables.catalog import table_of
 if TYPE_CHECKING:
     from .cluster.tasks import Work
     from .session import Session
+    from .tables import Table
 
 Record = dict[str, Any]
 Tell = Callable[[str], None]
@@ -31,11 +33,13 @@ class MadeModel:
         model: The folder: what ``localModelDir`` takes.
         facts: What is known of it, the record of ``merge`` or ``convert``.
         summary: The same in a line.
+        tables: ``outputTable`` by its name, if there is one.
     """
 
     model: str
     facts: Record
     summary: str
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         printer.text(self.summary)
@@ -95,7 +99,7 @@ def convert(session: Session, raw: Mapping[str, object], tell: Tell) -> MadeMode
     job = None if place.is_dir() else find_job(keys.checkpoint)
     place = job.folder.root if job else place
     if keys.tag is not None:
-        place = place / "checkpoints" / keys.tag
+        place = _tagged(place / "checkpoints", keys.tag)
     checkpoint = find_checkpoint(str(place), "checkpointDir")
     target = checkpoint.parent.parent / f"converted-{checkpoint.name}"
     target = _absolute(keys.target) if keys.target else target
@@ -110,6 +114,19 @@ def convert(session: Session, raw: Mapping[str, object], tell: Tell) -> MadeMode
     return _made(session, keys.output_table, facts, summary)
 
 
+def _tagged(checkpoints: Path, tag: str) -> Path:
+    """Return the checkpoint that ``tag`` names.
+
+    Raises:
+        ByzerError: there is none; which there are.
+    """
+    if not (checkpoints / tag).is_dir():
+        there = sorted(path.name for path in checkpoints.glob("step-*"))
+        do = f"there are: {', '.join(there)}" if there else "it has no checkpoints"
+        raise ByzerError(f"tag={tag!r}: there is no such checkpoint", where=f"in {shown(checkpoints)}", do=do)
+    return checkpoints / tag
+
+
 def _run(session: Session, name: str, work: Work, tell: Tell) -> Record:
     from .cluster.tasks import reservation, run_task
 
@@ -118,9 +135,9 @@ def _run(session: Session, name: str, work: Work, tell: Tell) -> Record:
 
 
 def _made(session: Session, name: str | None, facts: Record, summary: str) -> MadeModel:
-    if name is not None:
-        session.tables[name] = table_of([facts], name)
-    return MadeModel(facts["model"], facts, summary)
+    tables = {} if name is None else {name: table_of([facts], name)}
+    session.tables.update(tables)
+    return MadeModel(facts["model"], facts, summary, tables)
 
 
 def _absolute(path: str) -> Path:

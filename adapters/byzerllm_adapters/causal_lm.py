@@ -31,17 +31,22 @@ __all__ = ["DEFAULT_TEMPLATE", "fast_bf16", "init_model", "load_model", "load_to
 # prompt that ended in a space would leave the model a start that it never saw.
 DEFAULT_TEMPLATE = (
     "{{ bos_token }}"
+    "{% if tools %}{{ 'Tools:\\n' }}{% for tool in tools %}{{ tool | tojson + '\\n' }}{% endfor %}"
+    "{{ '\\n' }}{% endif %}"
     "{% for message in messages %}"
     "{% if message['role'] == 'system' and loop.first %}{{ message['content'] + '\\n\\n' }}"
     "{% elif message['role'] == 'user' %}{{ (user_role or 'User') + ': ' + message['content'] + '\\n' }}"
     "{% elif message['role'] == 'assistant' %}"
     "{{ (assistant_role or 'Assistant') + ':' }}"
-    "{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}{{ '\\n' }}"
-    "{% else %}{{ raise_exception('a system message comes first; the other roles are user and assistant') }}"
+    "{% generation %}{{ ' ' + message['content'] }}"
+    "{% for call in message['tool_calls'] or [] %}{{ '<tool_call>' + call['function'] | tojson + '</tool_call>' }}"
+    "{% endfor %}{{ eos_token }}{% endgeneration %}{{ '\\n' }}"
+    "{% elif message['role'] == 'tool' %}{{ 'Tool: ' + message['content'] + '\\n' }}"
+    "{% else %}{{ raise_exception('a system message comes first; the other roles are user, assistant and tool') }}"
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ (assistant_role or 'Assistant') + ':' }}{% endif %}"
 )
-"""For a tokenizer without a template; it needs no special token but the end of sequence.
+"""For a tokenizer without a template; it needs no special token but the end of sequence. Tools are written as JSON.
 
 `user_role` and `assistant_role` are the request's, until a job writes its own into the template that it saves.
 """

@@ -59,6 +59,8 @@ def load_json(value: object) -> object:
     try:
         return json.loads(value)
     except json.JSONDecodeError as error:
+        if value.strip().endswith(".json"):
+            raise problem("is a file's name, and files are not read", "write what the file says") from None
         place = f"line {error.lineno}, column {error.colno}"
         raise problem(f"is not JSON: {error.msg} at {place} of the value", "correct the JSON text") from None
 

@@ -53,7 +53,7 @@ def outline(
             raise _unstable(number)
         starts[number] = len(prompt)
     if not any(_is_learned(messages, number, first) for number in starts):
-        raise ByzerError("the conversation has no assistant turn to learn from")
+        raise _without_answer()
     learned = list[Span]()
     for (number, start), stop in zip(starts.items(), [*list(starts.values())[1:], len(text)], strict=True):
         if marked:
@@ -77,6 +77,16 @@ def prompts_of(
     if turns[:1] == [0]:
         raise ByzerError("the conversation starts with an answer", do="let a user turn come first, or drop the answer")
     return [(number, render(tokenizer, messages[:number], True, tools, roles)) for number in turns]
+
+
+def refuse_without_answer(messages: Sequence[Message]) -> None:
+    """Refuse a conversation in which there is nothing to learn, before it is rendered.
+
+    Raises:
+        ByzerError: no turn is the assistant's, or none is to be learned.
+    """
+    if not any(each["role"] == "assistant" and _is_learned(messages, at, 0) for at, each in enumerate(messages)):
+        raise _without_answer()
 
 
 def _is_learned(messages: Sequence[Message], number: int, first: int) -> bool:
@@ -153,6 +163,10 @@ def _refuse_left_out(text: str, messages: Sequence[Message], tools: Tools | None
             raise _left_out(f"the tool calls of message {number}")
     if any(str(tool.get("function", tool).get("name", "")) not in text for tool in tools or ()):
         raise _left_out("the column tools")
+
+
+def _without_answer() -> ByzerError:
+    return ByzerError("the conversation has no assistant turn to learn from")
 
 
 def _unstable(number: int) -> ByzerError:

@@ -187,4 +187,7 @@ def _rendered(
     try:
         return write(template, messages, tools, prompt, variables, spans=spans)
     except (TemplateError, TypeError) as error:  # a type error: the template adds to what a turn leaves out
-        raise ByzerError(f"the chat template refuses the conversation: {error}") from error
+        raise ByzerError(
+            f"the chat template refuses the conversation: {error}",
+            do="correct the row, or put a template that takes it into the tokenizer's folder, as chat_template.jinja",
+        ) from error

@@ -98,6 +98,9 @@ class JobWatch:
             state.message = event["error"][0] if name == "failed" else event.get("message", "")
             if self.model_step not in (None, event.get("steps")):
                 state.message = _joined(state.message, f"the model is that of step {self.model_step}, the best")
+            if self._board:  # its server has ended with the job
+                board = f"TensorBoard: tensorboard --logdir {shown(self._folder.tensorboard)}"
+                state.message = _joined(state.message, board)
         state.message = _joined(state.message, *self._notes)
 
 

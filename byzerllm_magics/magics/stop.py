@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from byzerllm_trainers.checkpoint import committed
+
 from .dispatch import Context, Parser
 
 
@@ -18,5 +20,7 @@ def call(context: Context) -> None:
     context.session.connect()
     job = context.session.job(context.options.job)
     job.stop(now=context.options.now)
-    how = "ends now, with its last checkpoint" if context.options.now else "saves a checkpoint and ends after its step"
+    how = "saves a checkpoint and ends after its step"
+    if context.options.now:
+        how = f"ends now, with {'its last checkpoint' if committed(job.folder) else 'no checkpoint: it has saved none'}"
     print(f'Job {job.name} {how}; "%byzerllm resume {job.name}" goes on with it.')

@@ -33,7 +33,7 @@ def take_over(context: Context) -> None:
 
 
 def bind_tables(context: Context, result: Any) -> None:
-    """Bind the tables of an evaluation to the variables of their names; of anything else there are none."""
+    """Bind the tables that an action left to the variables of their names; of anything else there are none."""
     for name, table in getattr(result, "tables", {}).items():
         bind_table(context, name, table)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_trainers.checkpoint import committed
 from byzerllm_trainers.job_folder import JobFolder, ending_of
 
 from ..live import WATCHER
@@ -41,7 +42,8 @@ def wait_for(job: Job) -> Record | None:
     best = ending.get("model_step", ending["steps"]) != ending["steps"]
     of_step = f" of step {ending['model_step']}, the best" if best else ""
     model = f" Model{of_step}: {shown(row['model'])}" if row["model"] else ""
-    kept = f" Its checkpoints: {shown(job.folder.checkpoints)}" if row["status"] == "stopped" else ""
+    saved = row["status"] == "stopped" and committed(job.folder)
+    kept = f" Its checkpoints: {shown(job.folder.checkpoints)}" if saved else ""
     print(f"Job {job.name} {row['status']}: {steps}{took}{losses}.{model}{kept}")
     for note in dict.fromkeys(event["message"] for event in events if event["event"] == "note"):
         print(f"Note: {note}")

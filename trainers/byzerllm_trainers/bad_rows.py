@@ -20,7 +20,8 @@ def placed(error: ByzerError, place: str, format: str) -> ByzerError:
 
 def none_fits(rows: int, first: ByzerError) -> ByzerError:
     """Return the error of data of which every row was dropped."""
-    return ByzerError(f"none of {rows:,} rows fits; the first: {first.what}", where=first.where, do=first.do)
+    do = first.do.removesuffix(f", or {OR_DROP}")
+    return ByzerError(f"none of {rows:,} rows fits; the first: {first.what}", where=first.where, do=do)
 
 
 def check_rows(rows: Iterable[Row], convert: Callable[[Mapping[str, Any]], object], format: str, *, drop: bool) -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from byzerllm_adapters.errors import ByzerError
 
 from . import afterwards, recipe
+from .checkpoint import committed
 from .copying import Copying, store_settings
 from .gang import NAMESPACE, EndedNow, Gang
 from .job_folder import JobFolder, LeaseLost, Record
@@ -50,8 +52,6 @@ def start_coordinator(root: str) -> Any:
         .remote(root, installed_versions(), store_settings())
     )
 
-
-GOES_ON = "going on from the last checkpoint"
 
 STOPPING = "stopping"
 """The event that says that the user has asked for the job's end."""
@@ -180,10 +180,13 @@ class Coordinator:
 
         context, newest = ray.get_runtime_context(), self._folder.attempt()
         self._owner = f"coordinator {context.get_actor_id()}"
-        if not context.was_current_actor_reconstructed or not newest:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Ray's, of what this property itself calls
+            restarted = bool(context.was_current_actor_reconstructed)
+        if not restarted or not newest:
             self._take_lease()
             if self._attempt > 1:
-                self._event("restarting", message=GOES_ON)
+                self._event("restarting", message=self._from_where())
             return
         if self._folder.owner(newest) != self._owner:
             raise LeaseLost(f"job {self._folder.name}: attempt {newest} took over")
@@ -218,7 +221,11 @@ class Coordinator:
                 f"{loss} ({losses} losses without a new checkpoint)",
                 do=f'see "%byzerllm logs {self._folder.name}": out of memory is the usual reason',
             )
-        self._event("restarting", message=f"{loss}; {GOES_ON}", lost=loss)
+        self._event("restarting", message=f"{loss}; {self._from_where()}", lost=loss)
+
+    def _from_where(self) -> str:
+        saved = committed(self._folder)
+        return "going on from the last checkpoint" if saved else "beginning again: there is no checkpoint yet"
 
     def _heed_earlier_stop(self) -> None:
         """End soon if the user had asked for it before this coordinator died, and has not resumed the job since."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,19 @@ REFUSED = {
     "scheduler": "write lr_scheduler_type, warmup_steps or warmup_ratio (with the method's prefix, e.g. sft.)",
 }
 """Sections that would be without effect, or that the loop decides: what to write instead."""
+
+WRITTEN_AS = {
+    "per_device_train_batch_size": "train_micro_batch_size_per_gpu",
+    "max_grad_norm": "gradient_clipping",
+    "bf16": "bf16.enabled",
+    "fp16": "fp16.enabled",
+    "learning_rate": "optimizer.params.lr",
+    "adam_beta1": "optimizer.params.betas",
+    "adam_beta2": "optimizer.params.betas",
+    "adam_epsilon": "optimizer.params.eps",
+    "weight_decay": "optimizer.params.weight_decay",
+}
+"""DeepSpeed's names of our keys, where they differ."""
 
 _ADAM_PARAMS = ("lr", "betas", "eps", "weight_decay", "torch_adam", "adam_w_mode")
 """Parameters of DeepSpeed's AdamW; the last two choose between implementations of the same."""
@@ -199,9 +213,12 @@ def _adamw(optimizer: dict[str, Any]) -> dict[str, Any]:
     """Return our keys for AdamW's parameters in a DeepSpeed ``optimizer`` section."""
     kind = str(optimizer.get("type", "AdamW"))
     if kind.lower() not in ("adamw", "adam"):
+        near = difflib.get_close_matches(kind.lower(), ("adamw", "adam"), n=1, cutoff=0.8)
         raise ByzerError(
-            f'deepspeedConfig: optimizer "{kind}" is not offered',
-            do="leave it out and write optim (with the method's prefix, e.g. sft.)",
+            f'deepspeedConfig: optimizer "{kind}" is not offered: it may be AdamW or Adam',
+            do=f'did you mean "{near[0].replace("a", "A", 1).replace("w", "W")}"?'
+            if near
+            else "leave it out and write optim (with the method's prefix, e.g. sft.), which knows others",
         )
     _refuse_others(optimizer, "optimizer", ("type", "params"))
     params = optimizer.get("params", {})

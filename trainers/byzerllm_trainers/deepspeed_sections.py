@@ -32,13 +32,15 @@ def check_sections(config: Mapping[str, Any]) -> None:
 
 
 def check_offload(zero: Mapping[str, Any]) -> None:
-    """Check that a ``zero_optimization`` section with a stage offloads only what that stage partitions.
+    """Check that a ``zero_optimization`` section with a stage offloads only what that stage partitions, and to where.
 
     Raises:
         ByzerError: DeepSpeed would keep it on the device without a word.
     """
     for part, least in (("offload_param", 3), ("offload_optimizer", 1)):
         device = (zero.get(part) or {}).get("device", "none")
+        if device not in ("none", "cpu"):
+            raise ByzerError(f'deepspeedConfig: "{part}" to {device!r} is not offered', do='write "device": "cpu"')
         if device != "none" and zero["stage"] < least:
             what = f'deepspeedConfig: "{part}" is without effect at ZeRO stage {zero["stage"]}'
             raise ByzerError(what, do=f'write "stage": {3 if least == 3 else 2}, or leave {part} out')

@@ -30,6 +30,9 @@ LOOK_SECONDS = 0.5
 """Between looks at whether the job is to end now, or a worker stands still; a death wakes the coordinator at once."""
 
 
+LEAVE_SECONDS = 2.0
+"""So long a worker whose training has ended has to answer who called for it."""
+
 WORKER = re.compile(r"W-\d+-(?P<job>.+)")
 """A worker's name: who only waits for room has none."""
 
@@ -193,9 +196,9 @@ class Gang:
         """Let workers end by themselves: who called their `train` is still to get what it returned."""
         for worker in self.workers:
             worker.__ray_terminate__.remote()
-        with contextlib.suppress(ByzerError):  # then they are killed
+        with contextlib.suppress(ByzerError):  # they stay while their caller holds them, and are killed
             for rank in range(len(self.workers)):
-                wait_until_free(f"W-{rank}-{self._folder.name}")
+                wait_until_free(f"W-{rank}-{self._folder.name}", LEAVE_SECONDS)
 
 
 def _answers(asked: list[Any], is_stopped: Callable[[], bool]) -> list[Any]:
@@ -211,11 +214,15 @@ def _answers(asked: list[Any], is_stopped: Callable[[], bool]) -> list[Any]:
     return list(ray.get(asked))
 
 
-def wait_until_free(name: str) -> None:
-    """Wait until Ray has forgotten a killed actor of this name."""
+def wait_until_free(name: str, seconds: float = 20.0) -> None:
+    """Wait so long until Ray has forgotten a killed actor of this name.
+
+    Raises:
+        ByzerError: it has not.
+    """
     import ray
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
             ray.get_actor(name, NAMESPACE)

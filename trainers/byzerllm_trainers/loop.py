@@ -23,6 +23,7 @@ from .loss import NextToken, Objective
 from .model_options import apply_model_options
 from .packing import Plan, Step
 from .restoring import load_checkpoint, restore_best, resume_elsewhere
+from .run_notes import Standstill, notes_before
 from .saving import Saver
 from .step_clock import StepClock
 from .step_record import StepRecord, keep_batches
@@ -161,6 +162,7 @@ def train(
             get_on=observer.get_on,
         ),
         stopping=EarlyStopping(settings.metric, settings.patience, earlier),
+        standstill=Standstill(),
         describe=StepRecord(
             flops,
             half=precision(settings) != "fp32",
@@ -170,11 +172,9 @@ def train(
         ),
         clock=StepClock(engine.device),
     )
-    if rank.index == 0 and (settings.warmup_steps or 0) >= total_steps:
-        observer.note(
-            f"the warm-up takes {settings.warmup_steps} steps, and the run has {total_steps}: "
-            "the learning rate does not reach its peak"
-        )
+    if rank.index == 0:
+        for note in notes_before(settings, total=total_steps, epoch=run.epoch_steps, of_data=plan.steps_per_epoch):
+            observer.note(note)
     losses, tokens, started = [math.nan, math.nan], 0, time.perf_counter()
     asked = enough = False
     while step < total_steps and not (asked or enough):
@@ -216,6 +216,7 @@ class _Run:
     sampler: Sampler | None
     saver: Saver
     stopping: EarlyStopping
+    standstill: Standstill
     describe: StepRecord
     clock: StepClock
 
@@ -266,6 +267,8 @@ class _Run:
         tells = self.rank.index == 0
         if tells:
             self.observer.record(record | metrics)
+            if note := self.standstill.add(record):
+                self.observer.note(note)
         if self.sampler is not None and self.sampler.is_due(step, last=last or enough):
             answers = self.sampler.answers(self.engine, step, self.observer.get_on)
             if tells:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_adapters.parameters import read
+from byzerllm_adapters.parameters import ParameterError, Problem, read
 
-from .deepspeed_config import read_deepspeed_config
+from .deepspeed_config import WRITTEN_AS, read_deepspeed_config
 from .deepspeed_sections import check_offload
 from .optimization_parameters import FineTuningParameters, OptimizationParameters, SftParameters
 from .schedules import learning_rate
@@ -189,7 +189,17 @@ def _merged(parameters: TrainParameters, theirs: dict[str, Any]) -> Optimization
                 f"{parameters.method}.{key} is {getattr(ours, key)}, but deepspeedConfig says {theirs[key]}",
                 do="write it in one of the two places",
             )
-    return ours.model_copy(update=read(type(ours), theirs).model_dump(exclude_unset=True))
+    try:
+        read_theirs = read(type(ours), theirs)
+    except ParameterError as error:
+        raise _in_their_words(error.problems[0]) from None
+    return ours.model_copy(update=read_theirs.model_dump(exclude_unset=True))
+
+
+def _in_their_words(problem: Problem) -> ByzerError:
+    """Return what is wrong with a value of ``deepspeedConfig``, by the name that the user wrote."""
+    name = WRITTEN_AS.get(problem.key, problem.key)
+    return ByzerError(f"deepspeedConfig: {problem.what.replace(problem.key, name, 1)}", do=problem.do)
 
 
 def _peak(keys: OptimizationParameters) -> float:
@@ -207,7 +217,8 @@ def _refuse_combinations(keys: OptimizationParameters, zero: dict[str, Any], gro
     """
     stage = zero["stage"]
     if keys.fp16 and keys.bf16:
-        raise ByzerError(f"{group}.fp16 and {group}.bf16 are both asked for", do="keep bf16: it needs no loss scaling")
+        what = f"fp16 and bf16 are both asked for, as {group}. keys or in deepspeedConfig"
+        raise ByzerError(what, do="keep bf16: it needs no loss scaling")
     if keys.torch_compile and stage == 3:
         raise ByzerError(
             f"{group}.torch_compile and ZeRO stage 3 do not go together: the weights are not there to compile",

@@ -8,8 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where a container's memory limit stands, by the kernel's version 2 and 1 of control groups."""
+CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Where a container's memory limit and use stand, by the kernel's version 2 and 1 of control groups."""
+
+USABLE = 0.95
+"""Beyond this share of a node's memory Ray ends workers (RAY_memory_usage_threshold)."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,8 @@ class Machine:
     """A node.
 
     Attributes:
-        memory: Bytes of main memory that a process here may take: a container's limit counts.
+        memory: Bytes of main memory that processes here may still take before Ray ends them: a container's limit
+            counts, and what is in use does not.
         gpus: Its GPUs.
         cpu_flops: FLOP/s that all its cores do together, by bytes of a number: 4 in fp32, 2 in bf16. Empty: it has
             GPUs, or nobody has measured.
@@ -38,15 +45,24 @@ class Machine:
 
 def this_machine() -> Machine:
     """Describe the machine that this process runs on; without GPUs, its cores are measured in a fifth of a second."""
-    import psutil
     import torch
 
-    limits = [Path(path).read_text("ascii").strip() for path in CGROUP_LIMITS if Path(path).is_file()]
-    memory = min([int(psutil.virtual_memory().total), *(int(limit) for limit in limits if limit.isdigit())])
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     found = [torch.cuda.get_device_properties(index) for index in range(count)]
     gpus = tuple(Gpu(each.name, int(each.total_memory)) for each in found)
-    return Machine(memory, gpus, {} if gpus else {4: _cpu_flops("float32"), 2: _cpu_flops("bfloat16")})
+    return Machine(_free_memory(), gpus, {} if gpus else {4: _cpu_flops("float32"), 2: _cpu_flops("bfloat16")})
+
+
+def _free_memory() -> int:
+    import psutil
+
+    whole = psutil.virtual_memory()
+    known = [(int(whole.total), int(whole.total - whole.available))]
+    for limit, used in CGROUPS:
+        if Path(limit).is_file() and Path(used).is_file():
+            texts = [Path(path).read_text("ascii").strip() for path in (limit, used)]
+            known += [(int(texts[0]), int(texts[1]))] if texts[0].isdigit() else []  # "max": there is none
+    return min(max(0, round(USABLE * total) - used) for total, used in known)
 
 
 def _cpu_flops(dtype: str) -> float:

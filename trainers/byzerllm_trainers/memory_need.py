@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -200,6 +201,7 @@ def stored_bytes(model_dir: str) -> int:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what libraries tell each other about coming versions out of a user's cell; in a job it goes to the log."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # kernels that it would rather have
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield

@@ -12,6 +12,7 @@ from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.conversations import Begun, Encoded
 from byzerllm_adapters.errors import ByzerError
 
+from .bad_rows import check_rows
 from .context_length import beyond_context
 from .engine import precision
 from .job_folder import Record
@@ -44,7 +45,8 @@ class Pretraining:
         return "text"
 
     def check(self, rows: Iterable[Row], kind: str, *, drop: bool) -> None:
-        """The column is enough: documents may be too many to be read twice."""
+        """Every row has a text, which may be empty."""
+        check_rows(rows, lambda row: _refuse_without_text(row.get("text"), list(row)), kind, drop=drop)
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the documents, each followed by the end token."""
@@ -136,10 +138,16 @@ def _without_text(text: object, columns: Sequence[str]) -> Encoded | ByzerError:
         return Encoded([], [])
     if isinstance(text, ByzerError):
         return text
+    if "text" in columns:
+        return ByzerError("text is missing" if text is None else f"text is {type(text).__name__}, not a string")
     return ByzerError(
-        'pretraining needs a column "text" of strings',
-        do=f"this row has the columns {', '.join(columns)}; rename one, or fill it",
+        'pretraining needs a column "text" of strings', do=f"this row has the columns {', '.join(columns)}; rename one"
     )
+
+
+def _refuse_without_text(text: object, columns: Sequence[str]) -> None:
+    if isinstance(found := _without_text(text, columns), ByzerError):
+        raise found
 
 
 def _start(job: Job, tokens: int) -> Any:

@@ -120,7 +120,7 @@ REFUSED: Mapping[str, str] = {
     "save_only_model": "leave it out: a checkpoint is there to go on from; the result holds weights only",
     "save_safetensors": "leave it out: the result is always safetensors",
     "sharded_ddp": _ZERO,
-    "skip_memory_metrics": "leave it out: memory is not recorded",
+    "skip_memory_metrics": "leave it out: memory is recorded with every step, at no cost",
     "sortish_sampler": "write group_by_length",
     "split_batches": _DATA,
     "tf32": "write bf16, or leave it out: fp32 stays exact",

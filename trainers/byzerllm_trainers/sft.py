@@ -13,6 +13,7 @@ from byzerllm_adapters import conversations, registry
 from byzerllm_adapters.contract import Message
 from byzerllm_adapters.conversations import Begun, begin_rows
 from byzerllm_adapters.errors import ByzerError
+from byzerllm_adapters.outlines import refuse_without_answer
 from byzerllm_adapters.rows import detect_format, to_messages, tools_of
 from byzerllm_adapters.templates import ROLE_KEYS, fix_roles, frame
 
@@ -53,7 +54,7 @@ class SupervisedFineTuning:
 
     def check(self, rows: Iterable[Row], kind: str, *, drop: bool) -> None:
         """Every row is a conversation."""
-        check_rows(rows, lambda row: (to_messages(row, kind), tools_of(row)), kind, drop=drop)
+        check_rows(rows, lambda row: (refuse_without_answer(to_messages(row, kind)), tools_of(row)), kind, drop=drop)
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the rows; an answer that ``max_seq_length`` cuts off whole is counted, not trained."""

@@ -327,6 +327,7 @@ def _leave_out_noise() -> None:
 
     disable_progress_bar()  # of loading and of saving, a line each
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # DeepSpeed's calls
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # peft's
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # kernels that it would rather have
 
 

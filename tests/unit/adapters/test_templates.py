@@ -68,6 +68,34 @@ def test_names_that_were_trained_are_saved_and_not_a_requests_any_more(tokenizer
     assert trained[: len(prompt)] == prompt
 
 
+def test_our_own_template_has_a_place_for_tools(tokenizers):
+    tokenizer = tokenizers("bytes", "default", eos_token="</s>")
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Gent"}}}
+    conversation = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "rain?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "wet"},
+        {"role": "assistant", "content": "yes"},
+    ]
+    encoded = encode_conversation(tokenizer, conversation, tools=tools)
+    assert tokenizer.decode(encoded.ids).startswith('<s>Tools:\n{"type": "function", "function": {"name": "weather"')
+    learned = [token for token, counts in zip(encoded.ids, encoded.mask, strict=True) if counts]
+    called = ' <tool_call>{"name": "weather", "arguments": {"city": "Gent"}}</tool_call></s>'
+    assert tokenizer.decode(learned) == f"{called} yes</s>"
+    prompt = encode_prompt(tokenizer, conversation[:4], tools)
+    assert encoded.ids[: len(prompt)] == prompt
+    assert tokenizer.decode(prompt).endswith("Tool: wet\nAssistant:")
+
+
+def test_a_template_that_refuses_a_row_says_where_another_one_belongs(tokenizers):
+    tokenizer = tokenizers("bytes", "llama2", eos_token="</s>")
+    with pytest.raises(ByzerError, match="the chat template refuses the conversation") as caught:
+        encode_conversation(tokenizer, [*turns("q"), {"role": "tool", "content": "x"}, *turns("q", "a")])
+    assert "chat_template.jinja" in caught.value.do
+
+
 def test_names_that_a_template_has_no_place_for_are_refused(tokenizers):
     tokenizer = tokenizers("bytes", "chatml", eos_token="</s>")
     before = tokenizer.chat_template

@@ -61,6 +61,15 @@ def test_what_will_not_fit_says_so_and_what_takes_less(run: Any, cell: str, monk
     assert "more or larger devices" in text
 
 
+def test_there_is_advice_also_where_nothing_that_is_tried_takes_less(
+    run: Any, cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "machines", lambda _address: ([Machine(2**20)], "a toy"))
+    small = 'sft.per_device_train_batch_size="1"\nsft.gradient_checkpointing="true"\n'
+    text = repr(run(f"%%byzerllm estimate\n{cell}{small}").value)
+    assert "What takes less:\n  → " in text
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -39,6 +39,7 @@ def test_where_none_fits_the_first_reason_is_the_error() -> None:
     with pytest.raises(ByzerError, match="none of 2 rows fits; the first: output is missing") as caught:
         check(BAD, ByzerError("not JSON"), drop=True)
     assert caught.value.where == "row 0 (format alpaca)"
+    assert caught.value.do == "correct the row", "they are left out already"
 
 
 def table(count: int, bad: set[int]) -> pa.Table:

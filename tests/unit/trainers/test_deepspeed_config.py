@@ -79,6 +79,28 @@ def test_a_value_that_is_not_possible_is_named_with_its_place(config: dict[str, 
     assert f'"{place}" is' in error(config).what
 
 
+@pytest.mark.parametrize("part", ["offload_optimizer", "offload_param"])
+def test_offloading_to_anything_but_main_memory_is_refused(part: str) -> None:
+    found = error({"zero_optimization": {"stage": 3, part: {"device": "nvme", "nvme_path": "/disk"}}})
+    assert found.what == f"deepspeedConfig: \"{part}\" to 'nvme' is not offered"
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"gradient_clipping": "abc"}, "gradient_clipping"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps"),
+        ({"optimizer": {"type": "AdamW", "params": {"lr": "high"}}}, "optimizer.params.lr"),
+        ({"bf16": {"enabled": "perhaps"}}, "bf16"),
+    ],
+)
+def test_a_value_that_is_ours_too_is_named_as_it_was_written(config: dict[str, Any], name: str) -> None:
+    what = error(config).what
+    assert what.startswith("deepspeedConfig: ")
+    assert name in what
+    assert "max_grad_norm" not in what
+
+
 @pytest.mark.parametrize("name", ["zero_optimization", "bf16", "fp16", "tensorboard", "optimizer"])
 def test_a_section_that_is_no_object_is_an_error(name: str) -> None:
     assert f'"{name}" is 7' in error({name: 7}).what
@@ -95,6 +117,8 @@ def test_what_the_loop_decides_is_refused_with_what_to_write_instead(key: str) -
 def test_the_schedule_and_the_optimizer_are_refused_by_name() -> None:
     assert "lr_scheduler_type" in error({"scheduler": {"type": "WarmupLR", "params": {}}}).do
     assert "write optim" in error({"optimizer": {"type": "OneBitAdam"}}).do
+    assert error({"optimizer": {"type": "Adamm"}}).do == 'did you mean "Adam"?'
+    assert error({"optimizer": {"type": "AdanW"}}).do == 'did you mean "AdamW"?'
     assert "adam_w_mode" in error({"optimizer": {"type": "Adam", "params": {"adam_w_mode": False}}}).what
     assert "zero_force_ds_cpu_optimizer" in error({"zero_force_ds_cpu_optimizer": True}).what
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -384,6 +385,6 @@ def test_what_would_keep_the_job_from_running_is_the_same_error(of: Any, keys: d
 
 def test_this_machine_has_memory_and_something_to_compute_with() -> None:
     here = this_machine()
-    assert here.memory > 2**28
+    assert 2**28 < here.memory < 0.95 * psutil.virtual_memory().total, "what is in use cannot be had"
     assert here.gpus or set(here.cpu_flops) == {2, 4}
     assert all(flops > 1e9 for flops in here.cpu_flops.values())

@@ -24,6 +24,8 @@ TABLES: list[tuple[str, dict[str, list[Any]], str]] = [
     ("dpo", {"instruction": ["a"], "output": ["A"]}, "preferences need a column chosen and a column rejected"),
     ("sfft", {"content": ["a"]}, 'needs a column "text"; this table has: content'),
     ("sfft", {"text": []}, "the table has no rows"),
+    ("sfft", {"text": ["a", "", None]}, "text is missing"),
+    ("sft", {"messages": [[{"role": "user", "content": "a"}]] * 2}, "to learn from; so 2 of 2 rows do not fit"),
 ]
 
 
