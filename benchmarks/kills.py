@@ -67,14 +67,18 @@ class Bench:
     undisturbed: dict[tuple[str, int, str], Job] = field(default_factory=dict)
 
 
-def measure(work: Path, kills: int = len(VICTIMS), steps: int = 60) -> list[Figure]:
+def measure(work: Path, kills: int = len(VICTIMS), steps: int = 120) -> list[Figure]:
     """About fifteen minutes: every run of a job takes some twenty seconds, of which six are imports."""
     bench = Bench(work, steps)
     recoveries: list[tuple[str, Recovery]] = []
     try:
         for number in range(kills):
             victim, configuration = VICTIMS[number], CONFIGURATIONS[number % len(CONFIGURATIONS)]
-            recovery = _killed(bench, number, victim, configuration)
+            try:
+                recovery = _killed(bench, number, victim, configuration)
+            except TimeoutError as error:  # it did not come through
+                print(error, file=sys.stderr)
+                recovery = Recovery(same=False)
             print(number, victim, configuration, recovery, file=sys.stderr, flush=True)
             recoveries.append((victim, recovery))
     finally:
@@ -112,40 +116,38 @@ def _killed(bench: Bench, number: int, victim: str, configuration: tuple[str, in
             ours.setup(**{"resource.second": 1})
         job = ours.run(keys)
     assert isinstance(job, Job)
+    _until(lambda: _has(job, "running"), WAIT_SECONDS)
+    coordinator, *gang = [psutil.Process(_pid(name)) for name in (job.name, *(f"W-{r}-{job.name}" for r in range(2)))]
     _reach(job, chance.randrange(SAVE_STEPS + 1, 2 * bench.steps // 3))
     if victim == "worker, saving":
         _until(lambda: _is_saving(job.folder), WAIT_SECONDS)
     else:
         time.sleep(chance.uniform(0.0, 0.2))
-    return _follow(bench, job, undisturbed, _kill(bench, job, victim, driver, chance), victim)
-
-
-def _kill(
-    bench: Bench, job: Job, victim: str, driver: subprocess.Popen[bytes] | None, chance: random.Random
-) -> tuple[float, list[psutil.Process]]:
-    """Kill it; return when, and the processes of the gang that has to go."""
-    gang = [psutil.Process(_pid(f"W-{rank}-{job.name}")) for rank in range(2)]
     match victim:
-        case "worker" | "worker, saving":
-            doomed = [chance.choice(gang)]
         case "coordinator":
-            doomed = [psutil.Process(_pid(job.name))]
+            doomed = [coordinator]
         case "driver":
             assert driver is not None
             doomed, gang = [psutil.Process(driver.pid)], []
         case "node":
-            assert bench.node is not None
             raylet = _raylet_of(gang[0])
             doomed = [raylet, *raylet.children(recursive=True)]
+        case "ray":
+            doomed = _all_of_ray()
         case _:
-            cluster = embedded.find()
-            assert cluster is not None
-            daemons = [psutil.Process(pid) for pid in cluster.processes if psutil.pid_exists(pid)]
-            doomed = [*daemons, *(child for each in daemons for child in each.children(recursive=True))]
+            doomed = [chance.choice(gang)]
     for process in doomed:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    return time.time(), gang
+    return _follow(bench, job, undisturbed, (time.time(), gang), victim)
+
+
+def _all_of_ray() -> list[psutil.Process]:
+    """Return the embedded cluster's processes."""
+    cluster = embedded.find()
+    assert cluster is not None
+    daemons = [psutil.Process(pid) for pid in cluster.processes if psutil.pid_exists(pid)]
+    return [*daemons, *(child for each in daemons for child in each.children(recursive=True))]
 
 
 def _follow(
@@ -239,9 +241,13 @@ def _until(holds: Callable[[], Any], seconds: float) -> Any:
     return found
 
 
+def _has(job: Job, name: str) -> bool:
+    return any(event["event"] == name for event in job.folder.events())
+
+
 def _reach(job: Job, step: int) -> None:
     """Wait until a step is done, and a checkpoint is there to go on from."""
-    _until(lambda: any(event["event"] == "checkpoint" for event in job.folder.events()), WAIT_SECONDS)
+    _until(lambda: _has(job, "checkpoint"), WAIT_SECONDS)
     _until(lambda: (steps := job.folder.metrics()) and steps[-1]["step"] >= step, WAIT_SECONDS)
 
 

@@ -24,6 +24,7 @@ BENCHMARKS = (
     "first_token",
     "view_cost",
     "attach",
+    "saving",
     "read_script",
     "sql_calls",
     "tables",

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from byzerllm_adapters import loading
 from byzerllm_adapters.contract import Answer, ChatStream, Message
-from byzerllm_adapters.conversations import encode_prompt
+from byzerllm_adapters.conversations import encode_prompt, encode_written_prompt
 from byzerllm_adapters.engines.batch import generate_batch
 from byzerllm_adapters.engines.generate import Sampling, generate
 from byzerllm_adapters.errors import ByzerError
@@ -123,7 +123,7 @@ def stream_chat(  # noqa: PLR0917 - the contract's signature
     """
     roles, ignored = _roles(tokenizer, user_role=user_role, assistant_role=assistant_role)
     sampling = Sampling.of(max_length=max_length, top_p=top_p, temperature=temperature, ignored=ignored, **kwargs)
-    ids = encode_prompt(tokenizer, [*his, Message(role="user", content=ins)], roles=roles)
+    ids = _prompt(self, tokenizer, ins, his, roles)
     return generate(self, tokenizer, ids, sampling, frame(tokenizer))
 
 
@@ -149,7 +149,7 @@ def chat_many(
         ins, his = options.pop("ins"), options.pop("his", ())
         try:
             roles, ignored = _roles(tokenizer, **{name: options.pop(name, None) for name in ROLE_KEYS})
-            ids = encode_prompt(tokenizer, [*his, Message(role="user", content=ins)], roles=roles)
+            ids = _prompt(self, tokenizer, ins, his, roles)
             groups.setdefault(Sampling.of(**options, ignored=ignored), {})[index] = ids
         except ByzerError as error:
             answers[index] = error
@@ -158,6 +158,16 @@ def chat_many(
         for index, answer in zip(prompts, found, strict=True):
             answers[index] = answer
     return answers
+
+
+def _prompt(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ins: str, his: Sequence[Message], roles: dict[str, str]
+) -> list[int]:
+    """Return a request's prompt. A family whose model has `is_prompt` may be given one that is written out."""
+    is_prompt = getattr(model, "is_prompt", None)
+    if is_prompt is not None and not his and is_prompt(ins):
+        return encode_written_prompt(tokenizer, ins)
+    return encode_prompt(tokenizer, [*his, Message(role="user", content=ins)], roles=roles)
 
 
 def _roles(tokenizer: PreTrainedTokenizerBase, **given: str | None) -> tuple[dict[str, str], tuple[str, ...]]:

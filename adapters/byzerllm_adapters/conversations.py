@@ -66,6 +66,12 @@ def encode_prompt(
     return [token for ids in encode_pieces(tokenizer, _pieces(text, starts)) for token in ids]
 
 
+def encode_written_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """Return the ids of a prompt that is written out, marks of the model's turns included."""
+    [ids] = encode_pieces(tokenizer, [(prompt, True)])
+    return ids
+
+
 def encode_conversation(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],

@@ -17,6 +17,8 @@ FAMILIES = {
     "llama": "byzerllm_adapters.causal_lm",
     "llama2": "byzerllm_adapters.llama2",
     "baichuan": "byzerllm_adapters.baichuan",
+    "moss": "byzerllm_adapters.moss",
+    "alpha_moss": "byzerllm_adapters.moss",
 }
 
 METHODS = ("sft", "sfft", "dpo")
