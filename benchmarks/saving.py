@@ -9,7 +9,6 @@ of the medians. `saving_slower` is what the writing thread costs besides: a step
 
 from __future__ import annotations
 
-
 import json
 import shutil
 import time

@@ -6,6 +6,7 @@ SFT models, the meta instruction the one that they were trained with (it stands 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -91,8 +92,18 @@ AutoTokenizer.register(MossConfig, GPT2Tokenizer, exist_ok=True)  # in whose fil
 load_tokenizer: Any = partial(loading.load_tokenizer, template=DEFAULT_TEMPLATE)
 
 
-def init_model(model_dir: str, infer_params: Any = None, sys_conf: Any = None) -> tuple[Any, Any]:
-    """Load a model folder for serving; an ``ins`` that carries MOSS' own marks is taken as the whole prompt."""
+def init_model(
+    model_dir: str, infer_params: Mapping[str, str] | None = None, sys_conf: Mapping[str, str] | None = None
+) -> tuple[Any, Any]:
+    """Load a model folder for serving; an ``ins`` that carries MOSS' own marks is taken as the whole prompt.
+
+    Args:
+        infer_params: As of `causal_lm.init_model`.
+        sys_conf: The session's settings; none matters here.
+
+    Raises:
+        ByzerError: The folder does not load; see `loading.load_model`.
+    """
     model, tokenizer = causal_lm.init_model(model_dir, infer_params, sys_conf, load_tokenizer=load_tokenizer)
     model.is_prompt = is_prompt
     return model, tokenizer

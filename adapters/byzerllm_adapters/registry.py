@@ -19,6 +19,8 @@ FAMILIES = {
     "baichuan": "byzerllm_adapters.baichuan",
     "moss": "byzerllm_adapters.moss",
     "alpha_moss": "byzerllm_adapters.moss",
+    "qwen": "byzerllm_adapters.qwen",
+    "falcon": "byzerllm_adapters.falcon",
 }
 
 METHODS = ("sft", "sfft", "dpo")

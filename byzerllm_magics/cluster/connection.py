@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,12 +182,27 @@ def _init(address: str) -> ClusterInfo:
         ) from None
     finally:
         ray_says.setLevel(level)
+    _keep_out_of_cells()
     global _connected_to  # noqa: PLW0603 - as is Ray's connection itself
     _connected_to = address
     info = cluster_info()
     if not info.total.get("GPU"):
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     return info
+
+
+def _keep_out_of_cells() -> None:
+    """Have what Ray says of a process that died go to the log: a thread prints it into whatever cell runs.
+
+    Ray has no setting for it. A job's card says what died, and what is done about it.
+    """
+    from ray._private import worker
+
+    def log(said: Mapping[str, Any], **_: Any) -> None:
+        logging.getLogger(__name__).info("%s", "\n".join(map(str, said.get("lines", ()))))
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = log
 
 
 def _shipped(address: str) -> dict[str, Any] | None:

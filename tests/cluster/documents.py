@@ -12,7 +12,7 @@ FOLDER = Path(os.environ.get("BYZERLLM_DOCUMENTS", Path(__file__).parents[3] / "
 """The documents are not part of this project; where they are not at hand, their tests are skipped."""
 
 MODULES = {
-    "byzerllm.alpha_moss": "byzerllm_adapters.causal_lm",
+    "byzerllm.alpha_moss": "byzerllm_adapters.moss",
     "byzerllm.utils.fulltune.pretrain": "byzerllm_trainers.fulltune",
     "byzerllm.utils.fulltune.base_model.configuration_baichuan": "byzerllm_adapters.baichuan",
     "byzerllm.utils.fulltune.base_model.modeling_baichuan": "byzerllm_adapters.baichuan",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from byzerllm_trainers import recipe
 from byzerllm_trainers.job_request import read_request
 from byzerllm_trainers.own_partitions import OwnPartitions
 from tests.cluster.documents import FOLDER, PRELUDE, Block, blocks, documents
-from tests.tiny import instructions, make_model
+from tests.tiny import instructions
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(300),
     pytest.mark.skipif(len(documents()) != 2, reason=f"the two documents are not in {FOLDER}"),
 ]
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "moss-moon-003"
 
 SHOWN: dict[int, str] = {}
 """How each block was shown, by its place; the last test counts them."""
@@ -39,7 +42,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, corpus: Pa
     return {
         "/home/byzerllm/models/openbuddy-llama-13b-v5-fp16": str(tiny_model),
         "/home/byzerllm/models/Llama-2-7b-chat-hf": str(tiny_model),
-        "/home/byzerllm/models/moss-moon-003-sft-plugin-int8": str(make_model(jobs / "moss", positions=2048)),
+        "/home/byzerllm/models/moss-moon-003-sft-plugin-int8": str(make_moss(jobs / "moss")),
         "/home/byzerllm/models/sft/jobs": str(jobs / "sft"),
         "/home/byzerllm/models/sfft/jobs": str(jobs / "sfft"),
         "/home/byzerllm/data/raw_data": str(corpus),
@@ -59,6 +62,16 @@ def user(session: Any) -> Iterator[Any]:
     yield user
     for model in user.own_models():
         user.undeploy(model)
+
+
+def make_moss(folder: Path) -> Path:
+    """Write a MOSS with random weights and a tokenizer of its family; the document's prompt takes 1,500 tokens."""
+    from byzerllm_adapters.moss import MossConfig, MossForCausalLM
+
+    shutil.copytree(GOLDEN, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    sizes = {"vocab_size": 512, "n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "n_positions": 2048}
+    MossForCausalLM(MossConfig(**sizes, bos_token_id=1, eos_token_id=503)).save_pretrained(folder)
+    return folder
 
 
 def show(found: list[Block], index: int, language: str, how: str) -> Block:

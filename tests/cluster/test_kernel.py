@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from byzerllm_adapters.errors import MAX_LINES
 from byzerllm_magics.widgets.live_output import WIDGET_VIEW
-from tests.cluster.helpers import event_names, eventually, pretraining, python
+from tests.cluster.helpers import event_names, eventually, pretraining, python, worker_pid
 from tests.cluster.kernels import Cell, Kernel
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -141,6 +142,16 @@ def test_a_fresh_process_sees_every_step(started: Started) -> None:
     code = "from byzerllm_magics.session import Session; print(len(Session().job('watched').metrics()))"
     before = started.job.folder.metrics()[-1]["step"]
     assert int(python(code, dict(os.environ)).stdout) >= before
+
+
+def test_a_worker_that_dies_is_told_by_the_card_and_not_in_a_cell(kernel: Kernel, started: Started) -> None:
+    eventually(lambda: "checkpoint" in event_names(started.job), 60)
+    psutil.Process(worker_pid("W-1-watched")).kill()
+    told = "next((e for e in again.folder.events() if e['event'] == 'restarting'), None)"
+    cell = kernel.run(f"import time\nwhile not {told}: time.sleep(0.1)\ntime.sleep(3)")
+    assert cell.status == "ok", cell.traceback
+    assert not cell.printed
+    assert started.job.state == "restarting" or "worker 1 died" in str(started.job.folder.events())
 
 
 def test_ten_notebooks_watch_one_job(started: Started) -> None:

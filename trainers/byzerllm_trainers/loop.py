@@ -45,8 +45,8 @@ class Outcome:
         message: Why it ended before the last step of its own accord; empty otherwise.
         steps: Optimizer steps done.
         model_step: The step whose weights the engine holds: the last, or the best one of a finished run.
-        first_loss: Loss of this attempt's first step; nan when it did none.
-        last_loss: Loss of the last step; nan when this attempt did none.
+        first_loss: Loss of this attempt's first step; None when it did none.
+        last_loss: Loss of the last step; None when this attempt did none.
         tokens: Real tokens that this attempt trained on, over all ranks.
         seconds: Wall time of this attempt's steps.
     """
@@ -55,8 +55,8 @@ class Outcome:
     message: str
     steps: int
     model_step: int
-    first_loss: float
-    last_loss: float
+    first_loss: float | None
+    last_loss: float | None
     tokens: int
     seconds: float
 
@@ -175,12 +175,12 @@ def train(
     if rank.index == 0:
         for note in notes_before(settings, total=total_steps, epoch=run.epoch_steps, of_data=plan.steps_per_epoch):
             observer.note(note)
-    losses, tokens, started = [math.nan, math.nan], 0, time.perf_counter()
+    losses, tokens, started = list[float](), 0, time.perf_counter()
     asked = enough = False
     while step < total_steps and not (asked or enough):
         done, record, asked = run.advance(step)
         step, tokens = step + 1, tokens + done.tokens
-        losses = [record["loss"] if math.isnan(losses[0]) else losses[0], record["loss"]]
+        losses = [*losses[:1], record["loss"]]
         enough = run.conclude(record, asked=asked)
     finished = enough or step >= total_steps
     best = step
@@ -191,8 +191,8 @@ def train(
         message=run.stopping.message if enough else "",
         steps=step,
         model_step=best,
-        first_loss=losses[0],
-        last_loss=losses[1],
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
         tokens=tokens,
         seconds=time.perf_counter() - started,
     )

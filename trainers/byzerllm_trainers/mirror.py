@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,12 @@ EVENTS = "events.jsonl"
 
 STAYS = ("afterwards", ".reserve")
 """What belongs to the machine, and may hold secrets."""
+
+AT_ONCE = 8 * 2**20
+"""So many bytes of a file are in memory: it may be larger than that."""
+
+YIELD_SECONDS = 1.0
+"""Two who claim one attempt at once both yield, and try again within this time."""
 
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 60
 
@@ -108,13 +116,13 @@ class Mirror:
             LeaseLost: it has one that is newer, or somebody else claims the same number now.
             OSError: it cannot be reached.
         """
-        if self.newest() < attempt:
-            mine = f"{attempt}-{hashlib.sha256(owner.encode()).hexdigest()[:12]}"
+        mine = f"{attempt}-{hashlib.sha256(owner.encode()).hexdigest()[:12]}"
+        while self.newest() < attempt:
             self._write(f"{LEASES}/{mine}", owner.encode())
-            claims = self._claims()
-            if [claim for number, claim in claims if number >= attempt] == [mine]:
+            if [claim for number, claim in self._claims() if number >= attempt] == [mine]:
                 return
             self._store.delete_file(f"{self._base}/{LEASES}/{mine}")
+            time.sleep(random.uniform(0, YIELD_SECONDS))  # the other may have yielded, too
         self.check_lease(attempt - 1)
 
     def check_lease(self, attempt: int) -> None:
@@ -272,12 +280,11 @@ class Mirror:
             file, _, piece = name.rpartition("/")
             if file == LEASES:
                 continue
-            content = self._read(name)
-            assert content is not None, "it was listed"
             path = root / (file if _grows(file) else name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab" if _grows(file) and int(piece) else "wb") as handle:
-                handle.write(content)
+            mode = "ab" if _grows(file) and int(piece) else "wb"
+            with self._store.open_input_stream(f"{self._base}/{name}") as source, path.open(mode) as target:
+                shutil.copyfileobj(source, target, AT_ONCE)
         (root / LEASES).mkdir(exist_ok=True)
         for attempt, claim in self._claims():
             (root / LEASES / str(attempt)).write_bytes(self._read(f"{LEASES}/{claim}") or b"")
@@ -296,10 +303,10 @@ class Mirror:
         return {info.path.removeprefix(f"{self._base}/"): info.size for info in found if info.is_file}
 
     def _send(self, path: Path) -> None:
-        """Send a file as it is now, in pieces: it may be larger than memory."""
+        """Send a file as it is now."""
         name = str(path.relative_to(self._folder.root))
         with path.open("rb") as source, self._store.open_output_stream(f"{self._base}/{name}") as target:
-            shutil.copyfileobj(source, target, 8 * 2**20)
+            shutil.copyfileobj(source, target, AT_ONCE)
 
     def _write(self, name: str, content: bytes) -> None:
         with self._store.open_output_stream(f"{self._base}/{name}") as target:
