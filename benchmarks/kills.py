@@ -166,7 +166,7 @@ def _follow(
     if victim == "driver":
         job.wait()
     else:
-        noticed = _until(lambda: _restarted(job.folder), WAIT_SECONDS)["time"]
+        noticed = _until(lambda: _noticed(job.folder), WAIT_SECONDS)["time"]
         gone = _until(lambda: _gone(gang), WAIT_SECONDS)
         step = _until(lambda: _new_step(job.folder), WAIT_SECONDS)
         recovery.training = step["time"] - at
@@ -255,8 +255,8 @@ def _is_saving(folder: JobFolder) -> bool:
     return any(not (path / "manifest.json").exists() for path in folder.checkpoints.glob("step-*"))
 
 
-def _restarted(folder: JobFolder) -> Record | None:
-    return next((event for event in folder.events() if event["event"] == "restarting"), None)
+def _noticed(folder: JobFolder) -> Record | None:
+    return next((event for event in folder.events() if event["event"] in ("loss", "restarting")), None)
 
 
 def _new_step(folder: JobFolder) -> Record | None:

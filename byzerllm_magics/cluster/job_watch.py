@@ -17,6 +17,10 @@ LIVENESS_SECONDS = 5.0
 """How often a silent job's coordinator is looked for."""
 
 
+STATES = {"loss": "restarting"}
+"""Events that say something about a state, but do not have its name."""
+
+
 class JobWatch:
     """Keeps a `JobState` in step with a job's folder; each look reads only what is new.
 
@@ -84,7 +88,7 @@ class JobWatch:
             said += [f"tokenised before by {event['reused']}"] if "reused" in event else []
             state.message = ", ".join(said)
             return
-        state.state, state.finished, self.model_step = name, None, None
+        state.state, state.finished, self.model_step = STATES.get(name, name), None, None
         state.total_steps = event.get("total_steps", state.total_steps)
         self._board = event.get("tensorboard", self._board)
         state.message = event.get(

@@ -53,6 +53,9 @@ def start_coordinator(root: str) -> Any:
     )
 
 
+LOSS = "loss"
+"""The event that says that a worker was lost, at once; ``restarting`` follows when the others are gone."""
+
 STOPPING = "stopping"
 """The event that says that the user has asked for the job's end."""
 
@@ -302,6 +305,9 @@ class Coordinator:
             return {"name": outcome.pop("state"), **outcome}
         except EndedNow:
             return self._stopped()
+        except WorkerLost as loss:
+            self._event(LOSS, message=f"{loss}; ending what is left of the gang")
+            raise
         finally:
             gang.end()
 
