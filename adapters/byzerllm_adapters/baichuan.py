@@ -6,7 +6,9 @@ when a folder is read and joins it again when one is written, so that everything
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -15,6 +17,7 @@ from transformers.core_model_loading import Chunk, WeightConverter
 
 from byzerllm_adapters import causal_lm, loading
 from byzerllm_adapters.causal_lm import load_model, stream_chat
+from byzerllm_adapters.tokenizer_file import load_tokenizer_file
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -60,5 +63,14 @@ register_checkpoint_conversion_mapping(
 AutoConfig.register("baichuan", BaiChuanConfig, exist_ok=True)
 AutoModelForCausalLM.register(BaiChuanConfig, BaiChuanForCausalLM, exist_ok=True)
 
-load_tokenizer: Any = partial(loading.load_tokenizer, template=DEFAULT_TEMPLATE)
+
+def read_tokenizer(folder: Path) -> Any:
+    """Read Baichuan's own files: a sentencepiece model, and a configuration that says how long a text may be."""
+    tokenizer = load_tokenizer_file(folder / "tokenizer.model")
+    said = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    tokenizer.model_max_length = said.get("model_max_length", tokenizer.model_max_length)
+    return tokenizer
+
+
+load_tokenizer: Any = partial(loading.load_tokenizer, template=DEFAULT_TEMPLATE, original=read_tokenizer)
 init_model = partial(causal_lm.init_model, load_tokenizer=load_tokenizer)

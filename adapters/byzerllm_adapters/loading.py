@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -53,7 +53,13 @@ def shapes_only() -> Iterator[None]:
         _SHAPES_ONLY.reset(token)
 
 
-def load_tokenizer(model_dir: str | Path, *, template: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    model_dir: str | Path,
+    *,
+    template: str,
+    trust_remote_code: bool = False,
+    original: Callable[[Path], PreTrainedTokenizerBase] | None = None,
+) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model folder, with its own chat template or else `template`.
 
     The folder of a peft adapter without a tokenizer has its base model's.
@@ -61,6 +67,7 @@ def load_tokenizer(model_dir: str | Path, *, template: str, trust_remote_code: b
     Args:
         model_dir: A folder; or a `tokenizer.json` or sentencepiece model (`tokenizer.model`), which stands for its
             folder where a `tokenizer_config.json` says more about it.
+        original: Reads the folder without remote code where its files name a tokenizer of the family's own.
 
     Raises:
         ByzerError: There is no such folder or file, or no tokenizer that transformers can read.
@@ -73,13 +80,25 @@ def load_tokenizer(model_dir: str | Path, *, template: str, trust_remote_code: b
         return tokenizer
     folder = _folder(file.parent if file.is_file() else model_dir)
     if is_adapter(folder) and not has_tokenizer(folder):
-        return load_tokenizer(base_of(folder), template=template, trust_remote_code=trust_remote_code)
+        return load_tokenizer(
+            base_of(folder), template=template, trust_remote_code=trust_remote_code, original=original
+        )
+    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        if original is not None and not trust_remote_code and _names_own_code(folder):
+            tokenizer = original(folder)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except UNREADABLE as error:
         raise _unreadable("tokenizer", folder, error) from error
     ensure_template(tokenizer, template)
     return tokenizer
+
+
+def _names_own_code(folder: Path) -> bool:
+    """Whether a folder says that its tokenizer is of a class that lies in its own Python files."""
+    file = folder / "tokenizer_config.json"
+    return file.is_file() and "AutoTokenizer" in json.loads(file.read_text("utf-8")).get("auto_map", {})
 
 
 def load_model(

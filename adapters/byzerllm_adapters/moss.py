@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     CodeGenConfig,
     CodeGenForCausalLM,
     GPT2Tokenizer,
@@ -86,10 +85,13 @@ class MossForCausalLM(CodeGenForCausalLM):  # type: ignore[misc]
 
 AutoConfig.register("moss", MossConfig, exist_ok=True)
 AutoModelForCausalLM.register(MossConfig, MossForCausalLM, exist_ok=True)
-AutoTokenizer.register(MossConfig, GPT2Tokenizer, exist_ok=True)  # in whose files MOSS' own lies
 
 
-load_tokenizer: Any = partial(loading.load_tokenizer, template=DEFAULT_TEMPLATE)
+load_tokenizer: Any = partial(
+    loading.load_tokenizer,
+    template=DEFAULT_TEMPLATE,
+    original=partial(GPT2Tokenizer.from_pretrained, local_files_only=True),
+)
 
 
 def init_model(

@@ -88,7 +88,7 @@ class JobWatch:
             said += [f"tokenised before by {event['reused']}"] if "reused" in event else []
             state.message = ", ".join(said)
             return
-        state.state, state.finished, self.model_step = STATES.get(name, name), None, None
+        state.state, state.finished, self.model_step = STATES.get(str(name), str(name)), None, None
         state.total_steps = event.get("total_steps", state.total_steps)
         self._board = event.get("tensorboard", self._board)
         state.message = event.get(

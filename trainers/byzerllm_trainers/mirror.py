@@ -60,7 +60,7 @@ def mirror_of(folder: JobFolder) -> Mirror | None:
     Raises:
         ByzerError: its address is none.
     """
-    prefix = str(folder.request()["parameters"].get("localPathPrefix", ""))
+    prefix = str(folder.request().get("parameters", {}).get("localPathPrefix", ""))
     return Mirror(folder, f"{prefix.rstrip('/')}/{folder.name}") if is_remote(prefix) else None
 
 

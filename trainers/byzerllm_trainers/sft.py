@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -54,7 +54,12 @@ class SupervisedFineTuning:
 
     def check(self, rows: Iterable[Row], kind: str, *, drop: bool) -> None:
         """Every row is a conversation."""
-        check_rows(rows, lambda row: (refuse_without_answer(to_messages(row, kind)), tools_of(row)), kind, drop=drop)
+
+        def check_row(row: Mapping[str, Any]) -> None:
+            refuse_without_answer(to_messages(row, kind))
+            tools_of(row)
+
+        check_rows(rows, check_row, kind, drop=drop)
 
     def prepare(self, job: Job) -> Record:
         """Tokenise the rows; an answer that ``max_seq_length`` cuts off whole is counted, not trained."""

@@ -68,7 +68,7 @@ class TrainParameters(Parameters):
     local_path_prefix: Text = Field(
         "jobs",
         alias="localPathPrefix",
-        description="The folder that gets a folder for each job; `s3://bucket/folder` keeps a copy of each there.",
+        description="The folder of the jobs' folders; `s3://bucket/folder` keeps a copy of each there.",
     )
     input_table: Text | None = Field(
         None, alias="inputTable", description="The table or DataFrame variable with the data."

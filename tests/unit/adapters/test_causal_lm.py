@@ -47,7 +47,7 @@ def test_a_request_that_cannot_be_is_refused_at_once(served):
     with pytest.raises(ByzerError, match=r"generation\.picture"):
         model.stream_chat(tokenizer, "Hello", picture="x")
     with pytest.raises(ByzerError, match="template refuses"):
-        model.stream_chat(tokenizer, "Hello", [{"role": "tool", "content": "x"}])
+        model.stream_chat(tokenizer, "Hello", [{"role": "robot", "content": "x"}])
     with pytest.raises(ByzerError, match="model's context is 128"):
         model.stream_chat(tokenizer, "Hello " * 200)
 

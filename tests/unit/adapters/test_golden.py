@@ -72,10 +72,21 @@ def test_what_is_saved_is_read_back_the_same(family: str, tmp_path: Path) -> Non
     assert find(family).load_tokenizer(str(tmp_path)).chat_template
 
 
+@pytest.mark.parametrize("text", ["def main(): pass\n", " two  spaces", "你好, world", "", "\tx"])
+def test_baichuans_ids_are_those_of_its_sentencepiece_model(text: str) -> None:
+    """Its own class passes every text to that, and puts nothing around it."""
+    from sentencepiece import SentencePieceProcessor
+
+    theirs = SentencePieceProcessor(model_file=str(FOLDERS["baichuan"] / "tokenizer.model"))
+    ours = find("baichuan").load_tokenizer(str(FOLDERS["baichuan"]))
+    assert ours(text).input_ids == theirs.encode(text)
+    assert ours("<s>").input_ids[-1] == theirs.bos_id()
+
+
 def test_its_tokenizer_is_read_from_its_own_files_and_answers(family: str) -> None:
     model, tokenizer = find(family).init_model(str(FOLDERS[family]), {"dtype": "float32"})
-    text = "def main(): pass\n"
+    text, brief = "def main(): pass", [{"role": "system", "content": "be brief"}]
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
-    *_, (answer, facts) = model.stream_chat(tokenizer, "hello", [], temperature=0.0, max_new_tokens=4, max_length=4000)
+    *_, (answer, facts) = model.stream_chat(tokenizer, "hello", brief, temperature=0.0, max_new_tokens=4)
     assert facts["generated_tokens_count"] <= 4
     assert isinstance(answer, str)

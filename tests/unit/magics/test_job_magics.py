@@ -148,7 +148,7 @@ def test_stopping_asks_the_coordinator(
     assert ran.text.startswith("Job sft-demo saves a checkpoint and ends")
     assert '"%byzerllm resume sft-demo" goes on with it' in ran.text
     assert connected == ["connected"]
-    assert "ends now, with its last checkpoint" in run("%byzerllm stop sft-demo --now").text
+    assert "ends now, with no checkpoint: it has saved none" in run("%byzerllm stop sft-demo --now").text
     assert asked[1:] == [("sft-demo", True)]
 
 

@@ -94,13 +94,13 @@ def test_by_default_a_bad_row_of_a_file_is_named_with_its_line(make_job: Any, tm
 
 
 def test_what_the_template_refuses_is_dropped_too(make_job: Any) -> None:
-    tool = [{"role": "user", "content": "q"}, {"role": "tool", "content": "x"}, {"role": "assistant", "content": "a"}]
+    late = [{"role": "user", "content": "q"}, {"role": "system", "content": "x"}, {"role": "assistant", "content": "a"}]
     fine = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-    job = make_job("sft", pa.table({"messages": [fine, tool]}))
+    job = make_job("sft", pa.table({"messages": [fine, late]}))
     with pytest.raises(ByzerError, match="template refuses the conversation") as caught:
         recipe.find("sft").prepare(job)
     assert caught.value.where == "row 1 (format messages)"
-    job = make_job("sft", pa.table({"messages": [fine, tool]}), on_bad_row="drop")
+    job = make_job("sft", pa.table({"messages": [fine, late]}), on_bad_row="drop")
     assert recipe.find("sft").prepare(job)["rows_dropped"] == 1
 
 

@@ -60,7 +60,11 @@ def test_a_checkpoint_or_a_resume_between_losses_lets_it_go_on(
 def test_each_loss_is_told_with_what_is_done_about_it(coordinator: Losing) -> None:
     coordinator.lose()
     [event] = coordinator._folder.events()
-    assert event["message"] == "worker 0 died; going on from the last checkpoint"
+    assert event["message"] == "worker 0 died; beginning again: there is no checkpoint yet"
+    (coordinator._folder.checkpoints / "step-5").mkdir()
+    (coordinator._folder.checkpoints / "step-5" / "manifest.json").write_text("{}")
+    coordinator.lose()
+    assert coordinator._folder.events()[-1]["message"] == "worker 0 died; going on from the last checkpoint"
 
 
 def test_a_job_that_python_code_drives_is_not_started_again(coordinator: Losing) -> None:

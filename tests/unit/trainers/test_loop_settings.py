@@ -110,16 +110,16 @@ def test_an_unknown_key_is_named_with_the_nearest_one(key: str, near: str) -> No
 @pytest.mark.parametrize(
     ("config", "what"),
     [
-        ({"fp16": {"enabled": True}, "bf16": {"enabled": True}}, "sft.fp16 and sft.bf16 are both asked for"),
+        ({"fp16": {"enabled": True}, "bf16": {"enabled": True}}, "fp16 and bf16 are both asked for"),
         ({"optimizer": {"type": "Lamb"}}, 'optimizer "Lamb" is not offered'),
         ({"optimizer": {"params": {"betas": [0.9]}}}, '"betas" is'),
         ({"scheduler": {"type": "WarmupLR"}}, '"scheduler" is not used here'),
         ({"zero_optimization": {"stage": 4}}, "no ZeRO stage 4"),
         ({"zero_optimization": 2}, '"zero_optimization" is 2'),
         ({"bf16": True}, '"bf16" is True'),
-        ({"train_micro_batch_size_per_gpu": 0}, 'per_device_train_batch_size="0" is out of range'),
+        ({"train_micro_batch_size_per_gpu": 0}, 'deepspeedConfig: train_micro_batch_size_per_gpu="0" is out of range'),
         ({"gradient_accumulation_steps": "many"}, 'gradient_accumulation_steps="many" is not a whole number'),
-        ({"optimizer": {"params": {"lr": -1.0}}}, "learning_rate"),
+        ({"optimizer": {"params": {"lr": -1.0}}}, "deepspeedConfig: optimizer.params.lr"),
     ],
 )
 def test_what_could_not_train_is_refused_before_anything_starts(config: dict[str, Any], what: str) -> None:

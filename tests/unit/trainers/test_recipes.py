@@ -140,7 +140,7 @@ def test_pretraining_learns_every_token_and_the_end_of_each_document(make_job: A
     ("rows", "what", "where"),
     [
         (table(content=["a"]), 'needs a column "text"; this table has: content', ""),
-        (table(text=["a", None]), 'needs a column "text" of strings', "row 1"),
+        (table(text=["a", None]), "text is missing", "row 1"),
     ],
 )
 def test_pretraining_names_the_row_that_has_no_text(make_job: Any, rows: pa.Table, what: str, where: str) -> None:

@@ -14,10 +14,11 @@ from byzerllm_trainers.recipe import Job
 from byzerllm_trainers.sft import SupervisedFineTuning
 from tests.unit.trainers.submitting import Cluster, rows
 
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 TABLES: list[tuple[str, dict[str, list[Any]], str]] = [
     ("sft", {"question": ["a"], "answer": ["b"]}, "no data format has the columns question, answer"),
     ("sft", {"instruction": ["a", "b", "c"], "output": ["A", None, "C"]}, "row 1 (format alpaca)"),
-    ("sft", {"messages": [[{"role": "user", "content": "a"}], [{"role": "robot", "content": "b"}]]}, "row 1"),
+    ("sft", {"messages": [TURNS, [{"role": "robot", "content": "b"}]]}, "row 1"),
     ("sft", {"text": ["a"]}, "a row of plain text holds no conversation"),
     ("sft", {"instruction": [], "output": []}, "the table has no rows"),
     ("dpo", {"prompt": ["a", "b"], "chosen": ["A", "B"], "rejected": ["C", "B"]}, "row 1"),
