@@ -99,7 +99,8 @@ def worker_pid(name: str) -> int:
     from ray.util.state import list_actors
 
     address = ray.get_runtime_context().gcs_address  # another cluster may run on this machine
-    (actor,) = list_actors(address, filters=[("name", "=", name), ("state", "=", "ALIVE")])
+    alive = [("name", "=", name), ("state", "=", "ALIVE")]
+    (actor,) = eventually(lambda: list_actors(address, filters=alive), 20)  # its log may be there before Ray knows it
     return int(actor.pid)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from byzerllm_adapters.errors import ByzerError
@@ -13,7 +14,7 @@ from byzerllm_magics.cluster.jobs import Job
 from byzerllm_trainers.checkpoint import committed
 from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.mirror import Mirror, fetch, mirror_of
-from tests.cluster.helpers import STEPS, Observed, actor_lives, event_names, eventually, pretraining, sha256
+from tests.cluster.helpers import STEPS, Observed, actor_lives, event_names, eventually, pretraining, sha256, worker_pid
 from tests.cluster.test_resume import is_the_uninterrupted
 from tests.object_store import object_store
 
@@ -46,21 +47,21 @@ def elsewhere(server: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path:
 def begun(
     session: Any, tiny_model: Path, corpus: Path, elsewhere: Callable[[str], None]
 ) -> Callable[..., tuple[Job, Mirror]]:
-    """Start the job of `pretrained` with a copy, and return both when that has two checkpoints."""
+    """Start the job of `pretrained` with a copy, and return both when the job has two checkpoints, and stands still."""
 
     def start(name: str, steps: int = STEPS) -> tuple[Job, Mirror]:
         keys = pretraining(tiny_model, corpus, Path("jobs"), name=name, stage=2, steps=steps)
         job: Job = session.run(keys | {"localPathPrefix": PREFIX})
         mirror = mirror_of(job.folder)
         assert mirror is not None
-        eventually(lambda: len(manifests(mirror)) >= 2, 120)
+        eventually((job.folder.logs / "rank-1.log").exists, 120)
+        workers = [psutil.Process(worker_pid(f"W-{rank}-{name}")) for rank in range(2)]
+        eventually(lambda: event_names(job).count("checkpoint") >= 2, 120)
+        for worker in workers:
+            worker.suspend()
         return job, mirror
 
     return start
-
-
-def manifests(mirror: Mirror) -> list[str]:
-    return [name for name in mirror._listed("checkpoints") if name.endswith("manifest.json")]
 
 
 def test_a_job_goes_on_elsewhere_from_the_last_whole_checkpoint_of_its_copy(
@@ -92,7 +93,8 @@ def test_a_job_goes_on_elsewhere_from_the_last_whole_checkpoint_of_its_copy(
 def test_a_job_that_is_resumed_elsewhere_ends_here(
     begun: Callable[..., tuple[Job, Mirror]], elsewhere: Callable[[str], None]
 ) -> None:
-    job, _ = begun("taken", steps=5000)
+    job, mirror = begun("taken", steps=100)
+    eventually(lambda: "checkpoints/step-10/manifest.json" in mirror._listed("checkpoints"), 60)
     elsewhere("second")
     other: JobFolder = fetch(f"{PREFIX}/taken")
     other_mirror = mirror_of(other)
