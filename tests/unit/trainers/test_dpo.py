@@ -75,15 +75,17 @@ def test_tools_of_a_pair_are_written_by_the_template_or_refused(
 
     tools = [{"type": "function", "function": {"name": "weather"}}]
     rows = pa.table({"prompt": ["q"], "chosen": ["a"], "rejected": ["b"], "tools": [tools]})
-    with pytest.raises(ByzerError, match="the chat template leaves out the column tools"):
-        DPO.prepare(make_job("dpo", rows))
-    folder = Path(shutil.copytree(tiny_model, tmp_path / "knows-tools"))
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "with-a-template"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = (
-        "{{ bos_token }}{{ tools | tojson if tools }}"
+    turns = (
         "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
+    tokenizer.chat_template = "{{ bos_token }}" + turns
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ByzerError, match="the chat template leaves out the column tools"):
+        DPO.prepare(make_job("dpo", rows, model_dir=folder))
+    tokenizer.chat_template = "{{ bos_token }}{{ tools | tojson if tools }}" + turns
     tokenizer.save_pretrained(folder)
     job = make_job("dpo", rows, model_dir=folder)
     DPO.prepare(job)
