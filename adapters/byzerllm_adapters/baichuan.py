@@ -6,12 +6,11 @@ when a folder is read and joins it again when one is written, so that everything
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Chunk, WeightConverter
 
@@ -65,10 +64,11 @@ AutoModelForCausalLM.register(BaiChuanConfig, BaiChuanForCausalLM, exist_ok=True
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """Read Baichuan's own files: a sentencepiece model, and a configuration that says how long a text may be."""
-    tokenizer = load_tokenizer_file(folder / "tokenizer.model")
-    said = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
-    tokenizer.model_max_length = said.get("model_max_length", tokenizer.model_max_length)
+    """Read Baichuan's own files as Llama's, which they are, but for what sentencepiece does to a text before."""
+    tokenizer = LlamaTokenizer.from_pretrained(folder, local_files_only=True)
+    if (folder / "tokenizer.model").is_file():  # else it was saved by us, and says all itself
+        own = load_tokenizer_file(folder / "tokenizer.model").backend_tokenizer
+        tokenizer.backend_tokenizer.normalizer, tokenizer.backend_tokenizer.decoder = own.normalizer, own.decoder
     return tokenizer
 
 

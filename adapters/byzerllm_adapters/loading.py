@@ -98,7 +98,10 @@ def load_tokenizer(
 def _names_own_code(folder: Path) -> bool:
     """Whether a folder says that its tokenizer is of a class that lies in its own Python files."""
     file = folder / "tokenizer_config.json"
-    return file.is_file() and "AutoTokenizer" in json.loads(file.read_text("utf-8")).get("auto_map", {})
+    if not file.is_file():
+        return False
+    said = json.loads(file.read_text("utf-8"))
+    return isinstance(said, dict) and "AutoTokenizer" in (said.get("auto_map") or {})
 
 
 def load_model(

@@ -17,6 +17,8 @@ LIVENESS_SECONDS = 5.0
 """How often a silent job's coordinator is looked for."""
 
 
+BEHIND = "it goes on elsewhere: this is what its copy had when it was fetched"
+
 STATES = {"loss": "restarting"}
 """Events that say something about a state, but do not have its name."""
 
@@ -65,6 +67,8 @@ class JobWatch:
         if samples := self._samples.advance():
             newest = samples[-1]["attempt"], samples[-1]["step"]
             self.state.samples = [each for each in samples if (each["attempt"], each["step"]) == newest]
+        if self.state.active and self._folder.is_fetched:
+            self.state.message = BEHIND
         if self.state.active and self._is_alive and time.monotonic() - self._heard > LIVENESS_SECONDS:
             self._heard = time.monotonic()
             if not self._is_alive(self._folder) and self._folder.ending() is None:

@@ -17,7 +17,8 @@ from byzerllm_trainers.job_folder import (
     read_json,
     write_json,
 )
-from byzerllm_trainers.mirror import fetch, is_remote
+from byzerllm_trainers.mirror import fetch
+from byzerllm_trainers.object_store import is_remote
 
 from ..paths import shown
 from ..state_folder import state_folder
@@ -170,6 +171,8 @@ def find(name: str) -> Job:
     """
     if is_remote(name):
         folder = fetch(name)
+        if folder.is_fetched:
+            print(f"Fetched {name}: the job as its copy has it now.")
         remember(folder)
         return Job(folder)
     jobs = listed()
@@ -193,8 +196,24 @@ def listed() -> list[Job]:
 
 
 def running() -> list[str]:
-    """Names of those that go on."""
-    return [job.name for job in listed() if job.state not in (*FINAL_STATES, "lost")]
+    """Names of those that go on, or still send their copy."""
+    here = [job for job in listed() if not job.folder.is_fetched]
+    return [job.name for job in here if job.state not in (*FINAL_STATES, "lost") or _sends_its_copy(job)]
+
+
+def _sends_its_copy(job: Job) -> bool:
+    """Whether a job's coordinator on the connected cluster is still there to send the end of it elsewhere."""
+    import ray
+
+    from byzerllm_trainers.gang import NAMESPACE
+
+    if not is_remote(str(job.folder.request()["parameters"].get("localPathPrefix", ""))) or not ray.is_initialized():
+        return False
+    try:
+        ray.get_actor(job.name, NAMESPACE)
+    except ValueError:
+        return False
+    return True
 
 
 def refuse_while_running() -> None:

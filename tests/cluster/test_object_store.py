@@ -72,7 +72,7 @@ def test_a_job_goes_on_elsewhere_from_the_last_whole_checkpoint_of_its_copy(
     first.wait()
     eventually(lambda: not actor_lives("copied"), 60)
     newest = committed(first.folder)[-1].name
-    [weights, *_] = [name for name in mirror._listed(f"checkpoints/{newest}") if name.endswith(".pt")]
+    [weights, *_] = [name for name in mirror._sizes(f"checkpoints/{newest}") if name.endswith(".pt")]
     mirror._write(weights, b"not what was written")
     elsewhere("second")
     with pytest.raises(ByzerError, match=f"a job named 'copied' exists already at {PREFIX}"):
@@ -94,7 +94,7 @@ def test_a_job_that_is_resumed_elsewhere_ends_here(
     begun: Callable[..., tuple[Job, Mirror]], elsewhere: Callable[[str], None]
 ) -> None:
     job, mirror = begun("taken", steps=100)
-    eventually(lambda: "checkpoints/step-10/manifest.json" in mirror._listed("checkpoints"), 60)
+    eventually(lambda: "checkpoints/step-10/manifest.json" in mirror._sizes("checkpoints"), 60)
     elsewhere("second")
     other: JobFolder = fetch(f"{PREFIX}/taken")
     other_mirror = mirror_of(other)

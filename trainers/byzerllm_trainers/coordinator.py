@@ -18,10 +18,11 @@ from byzerllm_adapters.errors import ByzerError
 
 from . import afterwards, recipe
 from .checkpoint import committed
-from .copying import Copying, store_settings
+from .copying import Copying
 from .gang import NAMESPACE, EndedNow, Gang
 from .job_folder import JobFolder, LeaseLost, Record
 from .job_request import JobRequest, read_request
+from .object_store import is_remote, store_settings
 from .on_finish import announce
 from .placement import on_node
 from .tensorboard_server import TensorBoardServer
@@ -37,6 +38,7 @@ def start_coordinator(root: str) -> Any:
     """Start the detached coordinator of the job in ``root``; return its actor handle."""
     import ray
 
+    prefix = str(JobFolder(root).request()["parameters"].get("localPathPrefix", ""))
     return (
         ray.remote(Coordinator)
         .options(
@@ -49,15 +51,22 @@ def start_coordinator(root: str) -> Any:
             max_restarts=-1,  # `_go_on` bounds them
             max_concurrency=16,
         )
-        .remote(root, installed_versions(), store_settings())
+        .remote(root, installed_versions(), store_settings() if is_remote(prefix) else {})
     )
 
+
+BEGIN_SECONDS = 60.0
+"""So long a stop waits until the job has begun: taking the lease takes a moment."""
 
 LOSS = "loss"
 """The event that says that a worker was lost, at once; ``restarting`` follows when the others are gone."""
 
 STOPPING = "stopping"
 """The event that says that the user has asked for the job's end."""
+
+
+class AlreadyEnded(Exception):
+    """The coordinator died after its job had ended, perhaps before all that follows was done."""
 
 
 class Coordinator:
@@ -79,7 +88,7 @@ class Coordinator:
         self._preparing: Any | None = None
         self._owner, self._attempt = "", 0
         self._telling = threading.RLock()
-        self._copying = Copying(self._folder, store, tell=self._note, superseded=self._end_now.set)
+        self._copying = Copying(self._folder, store, tell=self._note, superseded=self._superseded)
         threading.Thread(target=self._run, name="supervisor", daemon=True).start()
 
     def workers(self) -> list[Any]:
@@ -91,11 +100,17 @@ class Coordinator:
         """Wait until this coordinator holds the lease, and the job's events say that it goes on."""
         self._begun.wait()
 
+    def _superseded(self) -> None:
+        """End at once: the job goes on elsewhere."""
+        self._stop.set()
+        self._end_now.set()
+
     def stop(self, now: bool = False) -> None:
         """End the job after the current step, with a checkpoint; or ``now``, with what the last one holds.
 
         The events say so before this returns: it holds although this process may die, and be restarted, before it acts.
         """
+        self._begun.wait(BEGIN_SECONDS)  # before, there is no attempt to say it of
         with self._telling:
             if self._folder.ending() is not None:  # nothing may follow a job's end
                 return
@@ -115,10 +130,13 @@ class Coordinator:
 
         try:
             self._conclude()
-            self._announce()
-            for wrong in afterwards.call_all(self._folder):
-                self._note(wrong)
-            self._copying.finish()
+            self._begun.set()  # also where it could not begin
+            try:
+                self._announce()
+                for wrong in afterwards.call_all(self._folder):
+                    self._note(wrong)
+            finally:
+                self._copying.finish()
         except LeaseLost as lost:  # the job goes on elsewhere, and its folder is no longer ours
             print(f"ends: {lost}")
         finally:
@@ -136,6 +154,8 @@ class Coordinator:
             self._event(**self._supervise())
         except LeaseLost:
             raise
+        except AlreadyEnded as ended:
+            print(ended)
         except ByzerError as error:
             self._event("failed", error=error.render())
         except Exception as error:  # noqa: BLE001 - whatever it was, the cell has to say it
@@ -176,7 +196,8 @@ class Coordinator:
         """Take the lease, also where Ray has restarted this coordinator, and say that a job goes on that had begun.
 
         Raises:
-            LeaseLost: before the restart somebody else had taken the job over, or it had ended.
+            LeaseLost: before the restart somebody else had taken the job over.
+            AlreadyEnded: it had ended.
             ByzerError: it was restarted too often.
         """
         import ray
@@ -194,7 +215,9 @@ class Coordinator:
         if self._folder.owner(newest) != self._owner:
             raise LeaseLost(f"job {self._folder.name}: attempt {newest} took over")
         if self._folder.ending() is not None:
-            raise LeaseLost(f"job {self._folder.name} had ended")
+            self._attempt = newest
+            self._copying.claim(newest, self._owner, wait=False)
+            raise AlreadyEnded(f"job {self._folder.name} had ended: what follows its end is done again")
         self._take_lease(newest)
         self._go_on(request, "its coordinator died")
         self._heed_earlier_stop()
@@ -203,8 +226,9 @@ class Coordinator:
         import ray
 
         cluster = ray.get_runtime_context().gcs_address
-        self._attempt = self._folder.take_lease(self._owner, held, cluster=cluster)
-        self._copying.claim(self._attempt, self._owner)
+        with self._telling:
+            self._attempt = self._folder.take_lease(self._owner, held, cluster=cluster)
+        self._copying.claim(self._attempt, self._owner, wait=held is None)
 
     def _go_on(self, request: JobRequest, loss: str) -> None:
         """Say that the job goes on after a loss.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 
 from .job_folder import JobFolder, LeaseLost
-from .mirror import EVENTS, mirror_of, unreachable
+from .mirror import EVENTS, Mirror, mirror_of
+from .object_store import unreachable
 
 LOOK_SECONDS = 1.0
 """Between looks for a new event: a checkpoint is one."""
@@ -16,16 +17,11 @@ LOOK_SECONDS = 1.0
 SEND_SECONDS = 10.0
 """After this long the steps are sent without one, and it is seen whether the job went on elsewhere."""
 
-PATIENCE_SECONDS = 600.0
-"""So long an attempt waits for an address that cannot be reached, before it begins."""
+PATIENCE_SECONDS = 60.0
+"""So long a job that somebody has just started waits for an address that cannot be reached."""
 
 LAST_SECONDS = 60.0
-"""So long an ended job tries to send how it ended."""
-
-
-def store_settings() -> dict[str, str]:
-    """Return what this process' environment says of keys and servers; a coordinator has the environment of its node."""
-    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+"""So long an ended job tries again to send how it ended."""
 
 
 class Copying:
@@ -33,7 +29,7 @@ class Copying:
 
     Args:
         folder: The job's.
-        settings: See `store_settings`.
+        settings: See `object_store.store_settings`.
         tell: Called with a sentence for the user.
         superseded: Called when the job goes on elsewhere.
     """
@@ -46,17 +42,23 @@ class Copying:
         tell: Callable[[str], None],
         superseded: Callable[[], None],
     ) -> None:
-        os.environ.update(settings)
         self._folder, self._tell, self._superseded = folder, tell, superseded
-        self._mirror = mirror_of(folder)
-        self._attempt, self._seen, self._sent_at = 0, -1, 0.0
-        self._one_at_a_time = threading.Lock()
+        self._mirror = mirror_of(folder, settings)
+        self._wanted: tuple[int, str] | None = None
+        self._claimed: tuple[int, str] | None = None
+        self._seen, self._sent_at = -1, 0.0
         self._ended = threading.Event()
         self._failing = False
         self._thread = threading.Thread(target=self._keep_up, name="copying", daemon=True)
 
-    def claim(self, attempt: int, owner: str) -> None:
+    def claim(self, attempt: int, owner: str, *, wait: bool) -> None:
         """Claim an attempt at the address, too, and keep the copy up from now on.
+
+        Args:
+            attempt: Its number.
+            owner: Who holds it.
+            wait: Whether it has to be ours before this returns: somebody has started the job, perhaps elsewhere, too.
+                Else the thread claims it before it sends anything; training does not wait.
 
         Raises:
             LeaseLost: the job goes on elsewhere.
@@ -64,70 +66,92 @@ class Copying:
         """
         if self._mirror is None:
             return
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        with self._one_at_a_time:
-            while True:
-                try:
-                    self._mirror.claim(attempt, owner)
-                    break
-                except OSError as error:
-                    if time.monotonic() > deadline:
-                        raise unreachable(self._mirror.address, error) from error
-                    self._complain(error)
-                time.sleep(LOOK_SECONDS)
-            self._attempt = attempt
-        if not self._thread.is_alive() and not self._ended.is_set():
+        self._wanted = (attempt, owner)
+        if wait:
+            self._claim_now(self._mirror)
+        if self._thread.ident is None:
             self._thread.start()
 
     def finish(self) -> None:
-        """Send the rest, and say so where that cannot be done."""
+        """Send the rest, and say so where that cannot be done.
+
+        Raises:
+            LeaseLost: the job goes on elsewhere.
+        """
         self._ended.set()
-        if self._mirror is None or not self._attempt:
+        if self._mirror is None or self._wanted is None:
             return
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         deadline = time.monotonic() + LAST_SECONDS
-        while not self._send():
+        while not self._send(self._mirror, briefly=False):
             if time.monotonic() > deadline:
-                self._tell(f"{self._mirror.address} lacks the job's end")
+                self._tell(f"{self._mirror.address} lacks the job's end; the job's folder on disk has everything")
                 return
             time.sleep(LOOK_SECONDS)
 
+    def _claim_now(self, mirror: Mirror) -> None:
+        assert self._wanted is not None
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                mirror.claim(*self._wanted)
+            except OSError as error:
+                print(error)
+                if time.monotonic() > deadline:
+                    raise unreachable(mirror.address, error) from error
+                time.sleep(LOOK_SECONDS)
+            else:
+                self._claimed = self._wanted
+                return
+
     def _keep_up(self) -> None:
         """Send what is new until the job has ended, or goes on elsewhere."""
+        assert self._mirror is not None
         try:
             while not self._ended.wait(LOOK_SECONDS):
-                size = _size_of(self._folder)
-                if size != self._seen or time.monotonic() - self._sent_at > SEND_SECONDS:
-                    self._seen = size
-                    self._send()
+                happened = not self._failing and self._has_happened()
+                if happened or time.monotonic() - self._sent_at > SEND_SECONDS:
+                    self._send(self._mirror, briefly=not (happened or self._failing))
         except LeaseLost as lost:
             print(lost)
             self._superseded()
 
-    def _send(self) -> bool:
-        """Send what is new; return whether that went well. Raises `LeaseLost`."""
-        assert self._mirror is not None
-        with self._one_at_a_time:
-            self._sent_at = time.monotonic()
-            try:
-                self._mirror.push(self._attempt)
-            except OSError as error:
-                self._complain(error)
-                return False
-            if self._failing:
-                self._failing = False
-                self._tell(f"{self._mirror.address} is up to date again")
-            return True
+    def _has_happened(self) -> bool:
+        """Whether there is an event that was not seen before."""
+        path = self._folder.root / EVENTS
+        try:
+            size = path.stat().st_size
+        except OSError:  # not there yet, or the disk's trouble, which is not the copy's
+            return False
+        self._seen, before = size, self._seen
+        return size != before
 
-    def _complain(self, error: OSError) -> None:
-        """Say that it cannot be reached: once, until it was."""
-        print(error)
+    def _send(self, mirror: Mirror, *, briefly: bool) -> bool:
+        """Claim what is to be claimed, and send what is new; return whether that went well. Raises `LeaseLost`."""
+        self._sent_at = time.monotonic()
+        assert self._wanted is not None
+        wanted = self._wanted
+        try:
+            if self._claimed != wanted:
+                mirror.claim(*wanted)
+                self._claimed = wanted
+            mirror.push(wanted[0], briefly=briefly)
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, training goes on, and later looks try again
+            self._complain(mirror, error)
+            return False
+        if self._failing:
+            self._failing = False
+            self._tell(f"{mirror.address} is up to date again")
+        return True
+
+    def _complain(self, mirror: Mirror, error: Exception) -> None:
+        """Say that it cannot be kept up: once, until it was."""
         if not self._failing:
             self._failing = True
-            assert self._mirror is not None
-            self._tell(f"{unreachable(self._mirror.address, error).what}; the job's folder on disk has everything")
-
-
-def _size_of(folder: JobFolder) -> int:
-    path = folder.root / EVENTS
-    return path.stat().st_size if path.exists() else 0
+            traceback.print_exception(error)
+            said = str(error).strip().splitlines()
+            why = said[0] if said else type(error).__name__
+            self._tell(f"{mirror.address} is not up to date: {why}; the job's folder on disk has everything")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .checkpoint import committed
 from .job_folder import UNPUBLISHED, JobFolder
-from .mirror import mirror_of, unreachable
+from .mirror import mirror_of
+from .object_store import unreachable
 
 
 def size(folder: Path) -> int:

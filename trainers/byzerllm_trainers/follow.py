@@ -52,8 +52,12 @@ class Cursor:
 def is_alive(folder: JobFolder) -> bool:
     """Whether the job's coordinator lives; where it runs on a cluster that cannot be asked, it is not called dead.
 
+    Nor is it where the folder was fetched from elsewhere.
+
     A connected cluster is asked itself; of another one, whether anything listens at its address.
     """
+    if folder.is_fetched:
+        return True
     cluster = folder.cluster()
     ray = sys.modules.get("ray")  # who has not imported it, which takes a second, is not connected
     if ray is not None and ray.is_initialized() and cluster in ("", ray.get_runtime_context().gcs_address):

@@ -10,6 +10,7 @@ samples.jsonl       one line an answer to one of the user's prompts
 data/ checkpoints/step-N/ logs/ tensorboard/ model/
 afterwards/         what the coordinator calls at the end
 .reserve            space that is given up to say that the disk is full
+.fetched            this is what a job elsewhere was when it was fetched (see `mirror`)
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ SAMPLES_FILE = "samples.jsonl"
 
 UNPUBLISHED = "attempt-"
 """How the folders of shards begin that nobody may train on yet."""
+
+FETCHED = ".fetched"
+"""Says of a folder that it was fetched from elsewhere, or that the job went on there: it may be behind."""
 
 RESERVE_BYTES = 65_536
 
@@ -111,6 +115,11 @@ class JobFolder:
     def exists(self) -> bool:
         """Whether this folder holds a job."""
         return (self.root / "job.json").is_file()
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether the job's newest attempt is, or was, elsewhere, so that this folder may be behind."""
+        return (self.root / FETCHED).exists()
 
     def create(self, request: Record) -> None:
         """Write ``job.json`` into a new folder.

@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup", "memory.max", "memory.current", ("inactive_file", "active_file")),
+    (
+        *("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ("total_inactive_file", "total_active_file"),
+    ),
 )
-"""Where a container's memory limit and use stand, by the kernel's version 2 and 1 of control groups."""
+"""Where a container's memory limit and use stand, and what of its memory.stat is files that can be read again, by the
+kernel's version 2 and 1 of control groups; Ray reckons alike."""
 
 USABLE = 0.95
 """Beyond this share of a node's memory Ray ends workers (RAY_memory_usage_threshold)."""
@@ -58,10 +62,13 @@ def _free_memory() -> int:
 
     whole = psutil.virtual_memory()
     known = [(int(whole.total), int(whole.total - whole.available))]
-    for limit, used in CGROUPS:
-        if Path(limit).is_file() and Path(used).is_file():
-            texts = [Path(path).read_text("ascii").strip() for path in (limit, used)]
-            known += [(int(texts[0]), int(texts[1]))] if texts[0].isdigit() else []  # "max": there is none
+    for folder, limit, used, cached in CGROUPS:
+        files = [Path(folder, name) for name in (limit, used, "memory.stat")]
+        if all(file.is_file() for file in files):
+            most, now, lines = (file.read_text("ascii").strip() for file in files)
+            stat = dict(line.split() for line in lines.splitlines())
+            if most.isdigit():  # "max": there is none
+                known.append((int(most), int(now) - sum(int(stat.get(name, 0)) for name in cached)))
     return min(max(0, round(USABLE * total) - used) for total, used in known)
 
 

@@ -20,7 +20,8 @@ class Losing(Coordinator):
     def __init__(self, folder: JobFolder) -> None:
         self._folder, self._attempt = folder, folder.take_lease("test")
         self._telling, self._gang = threading.RLock(), None
-        self._stop, self._end_now = threading.Event(), threading.Event()
+        self._stop, self._end_now, self._begun = threading.Event(), threading.Event(), threading.Event()
+        self._begun.set()
 
     def lose(self, *, driven: bool = False) -> None:
         keys: dict[str, Any] = {"pretrainedModelType": "sft/llama", "localModelDir": "m"}

@@ -13,11 +13,12 @@ import pytest
 from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
 from byzerllm_adapters.errors import ByzerError
-from byzerllm_trainers import disk
+from byzerllm_trainers import disk, follow
 from byzerllm_trainers.checkpoint import committed, damage
-from byzerllm_trainers.copying import Copying, store_settings
+from byzerllm_trainers.copying import Copying
 from byzerllm_trainers.job_folder import JobFolder, LeaseLost
 from byzerllm_trainers.mirror import Mirror, fetch, mirror_of, working_folder
+from byzerllm_trainers.object_store import store_settings
 from tests.object_store import object_store
 
 PREFIX = "s3://bucket/jobs"
@@ -74,7 +75,7 @@ def copied(folder: JobFolder) -> Mirror:
 
 
 def contents(folder: JobFolder) -> dict[str, bytes]:
-    files = (path for path in folder.root.rglob("*") if path.is_file() and path.name != ".reserve")
+    files = (path for path in folder.root.rglob("*") if path.is_file() and not path.name.startswith("."))
     return {str(path.relative_to(folder.root)): path.read_bytes() for path in files}
 
 
@@ -172,7 +173,7 @@ def test_another_coordinator_sends_only_what_is_new_of_the_records(
     copied(job)
     job.append("metrics.jsonl", [{"step": 23, "attempt": 1}])
     mirror = copied(job)
-    assert len(mirror._listed("metrics.jsonl")) == 2
+    assert len(mirror._sizes("metrics.jsonl")) == 2
     elsewhere("second")
     assert [step["step"] for step in fetch(address(job)).metrics()] == list(range(1, 24))
 
@@ -212,6 +213,84 @@ def test_a_job_that_went_on_elsewhere_is_fetched_back(job: JobFolder, elsewhere:
     assert contents(fetch(address(job))) == contents(other)
 
 
+def test_who_had_looked_before_gets_what_came_since(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    mirror = copied(job)
+    elsewhere("second")
+    fetch(address(job))
+    checkpoint(job, 30)
+    mirror.push(1)
+    assert [path.name for path in committed(fetch(address(job)))] == ["step-10", "step-20", "step-30"]
+
+
+def test_who_was_superseded_gets_what_superseded_it(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    mirror = copied(job)
+    elsewhere("second")
+    other = fetch(address(job))
+    other.take_lease("second")
+    checkpoint(other, 30)
+    copied(other)
+    with pytest.raises(LeaseLost):
+        mirror.push(1)
+    elsewhere("first")
+    assert contents(fetch(address(job))) == contents(other)
+
+
+def test_what_a_superseded_one_still_writes_counts_for_nothing(
+    job: JobFolder, elsewhere: Callable[[str], None]
+) -> None:
+    mirror = copied(job)
+    elsewhere("second")
+    other = fetch(address(job))
+    mirror._send_growth("events.jsonl", b'{"event": "checkpoint", "attempt": 1, "step": 99}\n', 1)
+    other.take_lease("second")
+    other.append("events.jsonl", [{"event": "restarting", "attempt": 2}])
+    copied(other)
+    mirror._send_growth("events.jsonl", b'{"event": "late", "attempt": 1}\n', 1)
+    elsewhere("third")
+    assert fetch(address(job)).events() == other.events()
+
+
+def test_to_claim_again_what_is_held_changes_nothing(job: JobFolder) -> None:
+    """As when the store's answer to the claim was lost."""
+    mirror = copied(job)
+    mirror.claim(1, "first")
+    mirror.push(1)
+    assert job.owner(1) == "first"
+
+
+def test_an_old_checkpoint_stays_there_until_a_newer_one_is_there(
+    job: JobFolder, elsewhere: Callable[[str], None]
+) -> None:
+    mirror = copied(job)
+    for step in (10, 20):
+        shutil.rmtree(job.checkpoints / f"step-{step}")
+    (checkpoint(job, 30) / "manifest.json").unlink()  # it is being written
+    mirror.push(1)
+    elsewhere("second")
+    assert [path.name for path in committed(fetch(address(job)))] == ["step-10", "step-20"]
+
+
+def test_what_is_damaged_here_stays_whole_there(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    mirror = copied(job)
+    (job.checkpoints / "step-20" / "state" / "rank-0.pt").write_bytes(b"rotten")
+    (job.checkpoints / "step-20").rename(job.checkpoints / "damaged-step-20")
+    checkpoint(job, 30)
+    mirror.push(1)
+    elsewhere("second")
+    found = fetch(address(job))
+    assert [path.name for path in committed(found) if not damage(path)] == ["step-10", "step-20", "step-30"]
+    assert not list(found.checkpoints.glob("damaged-*"))
+
+
+def test_a_job_elsewhere_is_not_called_dead(job: JobFolder, elsewhere: Callable[[str], None]) -> None:
+    copied(job)
+    assert not job.is_fetched
+    elsewhere("second")
+    found = fetch(address(job))
+    assert found.is_fetched
+    assert follow.is_alive(found)
+
+
 def test_what_is_as_new_on_disk_is_not_fetched(job: JobFolder) -> None:
     copied(job)
     checkpoint(job, 30)  # not sent yet when the cluster ended
@@ -243,23 +322,32 @@ def test_what_is_no_address_is_an_error(tmp_path: Path, wrong: str) -> None:
         Mirror(JobFolder(tmp_path), wrong)
 
 
-def test_a_server_that_cannot_be_reached_is_told_once_and_again_when_it_can(
-    job: JobFolder, server: dict[str, str]
-) -> None:
+def test_a_server_that_cannot_be_reached_is_told_once_and_again_when_it_can(job: JobFolder) -> None:
     told: list[str] = []
     copying = Copying(job, store_settings(), tell=told.append, superseded=lambda: None)
-    copying.claim(1, "first")
     copying._ended.set()
-    copying._thread.join()
+    copying.claim(1, "first", wait=True)
     assert copying._mirror is not None
     mirror, whole = copying._mirror, copying._mirror._store
     mirror._store = S3FileSystem(
         endpoint_override="127.0.0.1:1", scheme="http", retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1)
     )
-    assert not copying._send()
-    assert not copying._send()
+    assert not copying._send(mirror, briefly=False)
+    assert not copying._send(mirror, briefly=True)
     mirror._store = whole
-    assert copying._send()
+    assert copying._send(mirror, briefly=False)
     assert len(told) == 2
-    assert told[0].startswith(f"cannot reach {address(job)}: ")
+    assert told[0].startswith(f"{address(job)} is not up to date: ")
     assert told[1] == f"{address(job)} is up to date again"
+
+
+def test_after_a_loss_the_next_attempt_is_claimed_without_waiting_for_the_store(job: JobFolder) -> None:
+    copying = Copying(job, store_settings(), tell=lambda _: None, superseded=lambda: None)
+    copying._ended.set()  # its thread ends at once
+    copying.claim(1, "first", wait=True)
+    job.take_lease("first", 1)
+    copying.claim(2, "first", wait=False)
+    assert copying._mirror is not None
+    assert copying._mirror.newest() == 1
+    copying.finish()
+    assert copying._mirror.newest() == 2
