@@ -13,7 +13,6 @@ looks at it elsewhere fetches it. At the address are the folder's files under th
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import shutil
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 from byzerllm_adapters.errors import ByzerError
 
 from .job_folder import FETCHED, UNPUBLISHED, JobFolder, LeaseLost, read_json, write_json
-from .object_store import is_remote, open_store, unreachable
+from .object_store import is_remote, open_store, unreachable, working_folder
 
 MANIFEST = "manifest.json"
 LEASES = "leases"
@@ -44,14 +43,6 @@ AT_ONCE = 8 * 2**20
 
 YIELD_SECONDS = 1.0
 """Two who claim one attempt at once both yield, and try again within this time."""
-
-
-def working_folder(prefix: str) -> Path:
-    """Return where job folders are on disk: the prefix, or for an address its place in the user's cache."""
-    if not is_remote(prefix):
-        return Path(prefix)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "byzerllm" / "s3" / prefix.partition("://")[2].strip("/")
 
 
 def mirror_of(folder: JobFolder, settings: Mapping[str, str] | None = None) -> Mirror | None:

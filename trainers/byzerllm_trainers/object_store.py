@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,14 @@ PLACE = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOIN
 def is_remote(prefix: str) -> bool:
     """Whether job folders of this ``localPathPrefix`` are copied to an object store."""
     return prefix.startswith(SCHEME)
+
+
+def working_folder(prefix: str) -> Path:
+    """Return where job folders are on disk: the prefix, or for an address its place in the user's cache."""
+    if not is_remote(prefix):
+        return Path(prefix)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "byzerllm" / "s3" / prefix.partition("://")[2].strip("/")
 
 
 def store_settings() -> dict[str, str]:

@@ -34,8 +34,8 @@ from .elsewhere import check_beginning
 from .job_folder import JobFolder
 from .job_request import JobRequest
 from .loop_settings import LoopSettings, loop_settings
-from .mirror import Mirror, working_folder
-from .object_store import is_remote
+from .mirror import Mirror
+from .object_store import is_remote, working_folder
 from .parts import Row
 from .placement import placement
 from .trackers import check_tracker

@@ -17,8 +17,8 @@ from byzerllm_trainers import disk, follow
 from byzerllm_trainers.checkpoint import committed, damage
 from byzerllm_trainers.copying import Copying
 from byzerllm_trainers.job_folder import JobFolder, LeaseLost
-from byzerllm_trainers.mirror import Mirror, fetch, mirror_of, working_folder
-from byzerllm_trainers.object_store import store_settings
+from byzerllm_trainers.mirror import Mirror, fetch, mirror_of
+from byzerllm_trainers.object_store import store_settings, working_folder
 from tests.object_store import object_store
 
 PREFIX = "s3://bucket/jobs"
