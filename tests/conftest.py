@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +40,28 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import make_model
 
     return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[dict[str, str]]:
+    """An S3 server; the environment with which it is found."""
+    from tests.object_store import object_store
+
+    with object_store() as environment:
+        yield environment
+
+
+@pytest.fixture
+def elsewhere(store: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Become another machine: one with an empty cache, which sees the same S3 server.
+
+    A cluster was started without it in its environment, as when somebody sets it in a cell.
+    """
+    for name, value in store.items():
+        monkeypatch.setenv(name, value)
+
+    def move(machine: str) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+
+    move("first")
+    return move

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,8 @@ from byzerllm_trainers.job_folder import JobFolder
 from byzerllm_trainers.mirror import Mirror, fetch, mirror_of
 from tests.cluster.helpers import STEPS, Observed, actor_lives, event_names, eventually, pretraining, sha256, worker_pid
 from tests.cluster.test_resume import is_the_uninterrupted
-from tests.object_store import object_store
 
 PREFIX = "s3://bucket/jobs"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[dict[str, str]]:
-    with object_store() as environment:
-        yield environment
-
-
-@pytest.fixture
-def elsewhere(server: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Become another machine: one with an empty cache, which sees the same server.
-
-    The cluster was started without it in its environment, as when somebody sets it in a cell.
-    """
-    for name, value in server.items():
-        monkeypatch.setenv(name, value)
-
-    def move(machine: str) -> None:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
-
-    move("first")
-    return move
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,28 +19,8 @@ from byzerllm_trainers.copying import Copying
 from byzerllm_trainers.job_folder import JobFolder, LeaseLost
 from byzerllm_trainers.mirror import Mirror, fetch, mirror_of
 from byzerllm_trainers.object_store import store_settings, working_folder
-from tests.object_store import object_store
 
 PREFIX = "s3://bucket/jobs"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[dict[str, str]]:
-    with object_store() as environment:
-        yield environment
-
-
-@pytest.fixture
-def elsewhere(server: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Become another machine: one with an empty cache, which sees the same server."""
-    for name, value in server.items():
-        monkeypatch.setenv(name, value)
-
-    def move(machine: str) -> None:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
-
-    move("first")
-    return move
 
 
 @pytest.fixture
